@@ -21,19 +21,23 @@ FLAG = st.booleans()
 QUANTITY = st.sampled_from(["1", "500m", "2Gi"])
 TEXTS = {"example.com/key": TEXT, "team": TEXT}
 URI = st.sampled_from([
-    "s3://models/iris", "gs://models/date=1/iris", "pvc://claim/path", "hf://acme/tiny:v1", "hf://acme/tiny",
+    "s3://models/iris", "gs://models/date=1/iris", "gs://models/a#1", "pvc://claim/path", "hf://acme/tiny:v1", "hf://acme/tiny",
     "https://acme.blob.core.windows.net/models/iris", "oci://acme/iris:1", "https://example.com/iris.joblib",
     "hdfs://models/iris", "s3://models/two words",
 ])  # fmt: skip
 ARGUMENT = st.sampled_from([
     "--model_id=acme/tiny", "--model_revision=abc", "--model_name=iris", "--http_port=5000", "--workers=2",
     "--predictor_host=localhost:8085", "--model=acme/tiny", "--revision", "--max-model-len=512", "positional",
+    "--model_dir=s3://models/iris",
 ])  # fmt: skip
 PORT = st.sampled_from([5000, 8080, 8081, 8090, 9000])
 
 RESOURCES = {"requests": {"cpu": QUANTITY, "nvidia.com/gpu": WHOLE}, "limits": {"memory": QUANTITY}}
 PROBE = {"httpGet": {"path": st.just("/ready"), "port": PORT}, "periodSeconds": WHOLE}
-VARIABLE = {"name": st.sampled_from(["A", "STORAGE_URI", "HF_TOKEN"]), "value": TEXT}
+VARIABLE = {
+    "name": st.sampled_from(["A", "STORAGE_URI", "HF_TOKEN", "MODEL_URI"]),
+    "value": st.sampled_from(["a", "x-1", "gs://models/iris"]),
+}
 CONTAINER: JsonObject = {
     "name": NAME,
     "image": st.sampled_from(["registry.example.com/server:1", "docker.io/vllm/vllm-openai:v1"]),
@@ -99,12 +103,22 @@ POD: JsonObject = {
     "hostnameOverride": NAME,
     "unknown": TEXT,
 }
-METRIC = {"type": TEXT, "resource": {"name": st.just("cpu"), "target": {"type": TEXT, "averageUtilization": WHOLE}}}
+METRIC = {
+    "type": st.sampled_from(["Resource", "External"]),
+    "resource": {
+        "name": st.sampled_from(["cpu", "memory"]),
+        "target": {
+            "type": st.sampled_from(["Utilization", "AverageValue"]),
+            "averageUtilization": WHOLE,
+            "averageValue": QUANTITY,
+        },
+    },
+}
 COMPONENT: JsonObject = {
     "minReplicas": st.integers(0, 5),
     "maxReplicas": st.integers(0, 9),
     "scaleTarget": WHOLE,
-    "scaleMetric": st.sampled_from(["cpu", "memory", "concurrency", "rps"]),
+    "scaleMetric": st.sampled_from(["cpu", "memory", "concurrency", "rps", "qps"]),
     "scaleMetricType": st.sampled_from(["Utilization", "AverageValue"]),
     "autoScaling": {"metrics": [METRIC], "behavior": {"scaleDown": {"stabilizationWindowSeconds": WHOLE}}},
     "containerConcurrency": WHOLE,

@@ -9,7 +9,7 @@ from dataclasses import replace
 from kubectl_serve.kserve.base.accounting import Note
 from kubectl_serve.kserve.base.converted import Converted
 from kubectl_serve.kserve.base.converted_runtime import ConvertedRuntime
-from kubectl_serve.kserve.base.names import GROUP, KIND, VERSION
+from kubectl_serve.kserve.base.names import FORMER_GROUP, GROUP, KIND, VERSION, VERSIONS
 from kubectl_serve.kserve.llm import inference_service as llm_inference_service
 from kubectl_serve.kserve.runtimes import serving_runtime
 from kubectl_serve.kserve.runtimes.serving_runtime import RUNTIME_KINDS, RUNTIME_VERSION
@@ -23,6 +23,10 @@ from serve_core.workload.model_server import extended_resources
 
 _TEMPLATE = ("template.openshift.io/v1", "v1"), "Template"
 _UNUSED = "becomes no object: no LLMInferenceService in these files refers to it."
+_TOO_OLD = (
+    f"v1alpha2 is not read; write the object as {VERSION}. Its spec.predictor has what spec.default.predictor has, "
+    "and canaryTrafficPercent."
+)
 _UNPROCESSED = "the Template has parameters or labels for its objects; process it: `oc process -f FILE -o yaml`."
 
 
@@ -30,7 +34,7 @@ def objects_of(documents: Sequence[JsonObject]) -> Iterator[JsonObject]:
     """KServe's objects among ``documents``, and those in OpenShift's Templates. A Template that changes its objects,
     with parameters or labels, is given as it is."""
     for document in documents:
-        if str(document.get("apiVersion")).startswith(f"{GROUP}/"):
+        if str(document.get("apiVersion")).startswith((f"{GROUP}/", f"{FORMER_GROUP}/")):
             yield document
         elif _is_template(document):
             inner = list(objects_of(objects_in(document.get("objects"))))
@@ -79,12 +83,14 @@ def _convert(
     context: ClusterContext,
 ) -> Converted:
     version, kind = str(document.get("apiVersion")), _kind(document)
-    if (version, kind) == (VERSION, KIND):
+    if version in VERSIONS and kind == KIND:
         return inference_service.convert(document, context, found)
     if version in llm_inference_service.VERSIONS and kind == llm_inference_service.KIND:
         return llm_inference_service.convert(document, configs, context)
     if _is_template(document):
         return Converted(None, (Note("objects", _UNPROCESSED),))
+    if kind == KIND and version.endswith("/v1alpha2"):
+        return Converted(None, (Note("apiVersion", _TOO_OLD),))
     return Converted(None, (Note("kind", f"{kind} of {version} has no equivalent."),))
 
 

@@ -2,6 +2,9 @@
 
 GROUP = "serving.kserve.io"
 VERSION = f"{GROUP}/v1beta1"
+FORMER_GROUP = "serving.kubeflow.org"
+"""The group of KServe's API while it was KFServing. Its v1beta1 has the same fields."""
+VERSIONS = (VERSION, f"{FORMER_GROUP}/v1beta1")
 KIND = "InferenceService"
 
 FRAMEWORKS = (

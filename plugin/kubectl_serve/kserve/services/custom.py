@@ -17,6 +17,20 @@ from serve_core.base.constants import MODEL_MOUNT
 from serve_core.workload import command_line
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+_REPOSITORY_FLAGS = (
+    "--model_id", "--model-id", "--hf_model_id", "--hf-model-id", "--model_name_or_path", "--model-name-or-path",
+    "--model",
+)  # fmt: skip
+_REPOSITORY_VARIABLES = ("MODEL_ID", "HF_MODEL_ID", "MODEL_NAME_OR_PATH")
+"""Where servers that are not known usually read the repository of a hub."""
+_STORED = re.compile(r"(?:s3|gs|hf)://[^\s,;]+", re.ASCII)
+"""The URI of a model in a store that many servers read themselves."""
+_OF_A_MODEL = re.compile(r"MODEL|STORAGE", re.ASCII | re.IGNORECASE)
+"""Part of the name of a flag or variable that has such a URI."""
+_NO_MODEL = (
+    "name no model to load. If the server downloads one, write its URI into the variable STORAGE_URI, and convert it "
+    f"again: it becomes {MODEL}. If the image contains the model, use a plain Knative Service."
+)
 
 
 @dataclass
@@ -45,12 +59,11 @@ def read(predictor: Field, draft: Draft) -> Custom | None:
                 model.read_uri(variable.at("value"), draft)
     if MODEL not in draft.asked:
         _read_own_download(server, draft)
+    stored = [] if MODEL in draft.asked else _stored(server, draft)
     if MODEL not in draft.asked:
-        predictor.at("containers").note(
-            "name no model to load (environment variable STORAGE_URI); use a plain Knative Service."
-        )
+        predictor.at("containers").note(_NO_MODEL)
         return None
-    made = container(server, draft)
+    made = container(server, draft) | _with_path(server, stored, draft)
     beside = [each for each in elements if each is not server]
     if beside or not server.at("name"):
         made = containers.name_server(made)
@@ -83,14 +96,61 @@ def _read_own_download(server: Field, draft: Draft) -> None:
     """The repository that a known server downloads itself. It finds the loaded model by that name."""
     line = command_line.read(server.value)
     known = servers.recognize(str(server.at("image").value or ""), line.words, draft.context.servers)
-    if known is None or not known.hub_cache:
+    if known is not None and not known.hub_cache:
         return
+    flags = _REPOSITORY_FLAGS if known is None else known.model_flags
+    variables = _REPOSITORY_VARIABLES if known is None else known.model_variables
     said = (
-        line.flag(*known.model_flags),
-        *(line.variables.get(name) for name in known.model_variables),
+        line.flag(*flags),
+        *(line.variables.get(name) for name in variables),
         *(word for before, word in pairwise(line.words) if before == "serve"),  # vllm serve MODEL
     )
     named = next((each for each in said if each is not None and _REPOSITORY.fullmatch(each)), None)
     if named is not None:
         draft.asked[MODEL] = model.of_hub(named, line.flag("--revision"))
         server.remark("the loader downloads the model instead of the server.")
+
+
+def _stored(server: Field, draft: Draft) -> list[Field]:
+    """The arguments and values of variables with the one URI that the server reads itself; none if there are
+    several."""
+    found: list[Field] = []
+    flag = ""
+    for word in server.at("args").elements():
+        text = str(word.value)
+        name, _, value = text.partition("=") if text.startswith("-") else (flag, "", text)
+        if _OF_A_MODEL.search(name) and _STORED.fullmatch(value):
+            found.append(word)
+        flag = text if text.startswith("-") else ""
+    for variable in server.at("env").objects():
+        given = variable.at("value")
+        if _OF_A_MODEL.search(str(variable.at("name").value)) and _STORED.fullmatch(str(given.value)):
+            found.append(given)
+    uris = {_uri_in(each) for each in found}
+    if len(uris) != 1:
+        return []
+    draft.asked[MODEL] = model.source(uris.pop()).uri
+    return found
+
+
+def _with_path(server: Field, stored: list[Field], draft: Draft) -> dict[str, Any]:
+    """The fields of the container that name its model, with the path of the loaded one."""
+    path = draft.asked.get(MOUNT, MODEL_MOUNT)
+    texts = {}
+    for each in stored:
+        texts[each.steps] = str(each.use()).replace(_uri_in(each), path)
+        each.remark(f"is the path {path} here: the loader downloads the model instead of the server.")
+    made: dict[str, Any] = {}
+    if any(each.steps in texts for each in server.at("args").elements()):
+        made["args"] = [texts.get(each.steps, each) for each in server.at("args").elements()]
+    if any(each.at("value").steps in texts for each in server.at("env").objects()):
+        made["env"] = [
+            {**each.entries(), "value": texts[each.at("value").steps]} if each.at("value").steps in texts else each
+            for each in server.at("env").objects()
+        ]
+    return made
+
+
+def _uri_in(field: Field) -> str:
+    text = str(field.value)
+    return text.partition("=")[2] if text.startswith("-") else text

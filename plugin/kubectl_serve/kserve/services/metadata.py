@@ -7,7 +7,7 @@ import re
 
 from kubectl_serve.kserve.base.accounting import Field
 from kubectl_serve.kserve.base.draft import Draft
-from kubectl_serve.kserve.base.names import GROUP, READ_ONLY, STORAGE_SECRETS
+from kubectl_serve.kserve.base.names import FORMER_GROUP, GROUP, READ_ONLY, STORAGE_SECRETS
 from serve_core.api.annotations import DEPLOYMENT, MODE, VISIBILITY
 from serve_core.knative.limits import AUTOSCALING, VISIBILITY_LABEL, is_for_the_service
 
@@ -24,7 +24,7 @@ _INTERNAL = f"internal.{GROUP}/"
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _OF_KNATIVE = "knative.dev"
 """End of the domains of Knative's annotations."""
-_OWN = (f"{GROUP}/", "storage.kserve.io/", "prometheus.kserve.io/", "networking.kserve.io/")
+_OWN = (f"{GROUP}/", f"{FORMER_GROUP}/", "storage.kserve.io/", "prometheus.kserve.io/", "networking.kserve.io/")
 _MODEL_FORMAT = "modelFormat"
 _PASSTHROUGH = "serving.knative.openshift.io/enablePassthrough"
 _OF_THE_OBJECT = (

@@ -23,9 +23,12 @@ _AZURE = re.compile(
 _AZURE_HOST = ".blob.core.windows.net"
 _AZURE_FILES = re.compile(r"https://[^/]+\.file\.(?:core\.windows|storage\.azure)\.net/", re.ASCII)
 _GIT = re.compile(r"https://[^?#]+\.git", re.ASCII)
+_GITHUB = re.compile(r"https://github\.com/([^/?#]+/[^/?#]+)/(?:blob|raw)/([^?#]+)\?raw=true", re.ASCII)
+"""GitHub's link for a file, which leads to the address for downloads."""
 _HUB = re.compile(r"hf://([^/:@]+/[^/:@]+):([^/:@]+)", re.ASCII)
 _RAW = ("s3://", "gs://", "pvc://")
-"""Schemes whose path KServe takes as it is. Here, a path is percent-encoded."""
+"""Schemes whose path KServe takes as it is, but for what follows ``?`` or ``#`` in s3://. Here, a path is
+percent-encoded."""
 
 _SECOND = "has no effect: another field names the model."
 _STORAGE_TYPES = {"s3": "s3", "gs": "gs", "gcs": "gs"}
@@ -68,7 +71,8 @@ def source(text: str) -> Source:
             uri = "oci://" + uri.removeprefix(prefix)
     if uri.startswith("oci://"):
         return Source("oci://" + _with_registry(uri.removeprefix("oci://")))
-    if found := _HUB.fullmatch(uri):
+    found = _HUB.fullmatch(uri)
+    if found and not hub.is_quantization(found[2]):
         return Source(f"hf://{found[1]}@{found[2]}")
     if found := _AZURE.fullmatch(uri):
         account, host, path = found.groups()
@@ -78,8 +82,11 @@ def source(text: str) -> Source:
         return Source(encode_path(f"az://{path.strip('/')}"), why)
     if _GIT.fullmatch(uri):
         return Source(f"git+{uri}")
+    if found := _GITHUB.fullmatch(uri):
+        return Source(f"https://raw.githubusercontent.com/{found[1]}/{found[2]}")
     if uri.startswith(_RAW):
-        return Source(encode_path(uri))
+        encoded = encode_path(uri)
+        return Source(encoded if uri.startswith("s3://") else encoded.replace("?", "%3F").replace("#", "%23"))
     return Source(uri)
 
 

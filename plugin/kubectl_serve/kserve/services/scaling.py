@@ -4,6 +4,8 @@ Source: KServe 0.20, ``pkg/controller/v1alpha1/utils/utils.go`` (Knative) and
 ``pkg/controller/v1beta1/inferenceservice/reconcilers/hpa`` (without Knative).
 """
 
+import re
+
 from kubectl_serve.kserve.base.accounting import Field
 from kubectl_serve.kserve.base.draft import Draft
 from kubectl_serve.kserve.base.names import GROUP
@@ -13,8 +15,14 @@ from serve_core.knative.limits import AUTOSCALING
 
 _CLASS = f"{GROUP}/autoscalerClass"
 _HPA = "hpa.autoscaling.knative.dev"
-_BY_REQUESTS, _BY_RESOURCES = ("concurrency", "rps"), ("cpu", "memory")
+_BY_RESOURCES = ("cpu", "memory")
+_PER_SECOND = "rps"
+_MEBIBYTES = re.compile(r"([1-9][0-9]{0,5})([MG])i", re.ASCII)
 _NO_AUTOSCALER = ("external", "none")
+_ONE_RESOURCE = (
+    "has no equivalent: Knative scales by concurrency or rps, or by one metric: cpu with averageUtilization, or memory "
+    "with averageValue in Mi or Gi."
+)
 _OWN_AUTOSCALER = (
     f"has no equivalent: in mode deployment, replicas are added at {CPU_TARGET} % of the CPU request. For another "
     f"target, remove {SCALE}, and create an autoscaler for the Deployment."
@@ -61,11 +69,19 @@ def _first(field: Field, annotation: Field | None) -> str | None:
 
 def _metric(predictor: Field, left: dict[str, Field], draft: Draft) -> None:
     metric, target = predictor.at("scaleMetric"), predictor.at("scaleTarget")
+    by_autoscaling = None if metric or target else _of_autoscaling(predictor.at("autoScaling"), left, draft)
+    if by_autoscaling:
+        metric = by_autoscaling
+    else:
+        predictor.at("autoScaling").note(_ONE_RESOURCE)
     measured = metric.text() or (left["metric"].value if "metric" in left else None)
     if metric:
         _override(left, "metric", metric)
     if target:
         _override(left, "target", target)
+    if metric.value == "qps":
+        measured = _PER_SECOND
+        metric.remark(f"is {_PER_SECOND} here, the name of requests per second.")
     by_resource = measured in _BY_RESOURCES or ("class" in left and left["class"].value == _HPA)
     if not by_resource:
         if measured is not None:
@@ -76,14 +92,48 @@ def _metric(predictor: Field, left: dict[str, Field], draft: Draft) -> None:
     if by_resource and "class" not in left:
         draft.template_annotations[f"{AUTOSCALING}class"] = _HPA
         metric.note("needs Knative's extension that scales with a HorizontalPodAutoscaler.")
-    number = target.number()
-    if number is not None:
+    if (number := target.number()) is not None:
         draft.asked[TARGET] = str(number)
     elif "target" in left:
         draft.asked[TARGET] = str(left.pop("target").text())
     if "window" in left:
         draft.asked[WINDOW] = str(left.pop("window").text())
-    predictor.at("autoScaling").note("has no equivalent: Knative scales by concurrency or rps, or by CPU or memory.")
+
+
+def _of_autoscaling(scaling: Field, left: dict[str, Field], draft: Draft) -> Field | None:
+    """The one metric of the field ``autoScaling``, which replaces Knative's annotations; its target is asked for."""
+    found = _resource(scaling)
+    if found is None:
+        return None
+    metric, target = found
+    draft.asked[TARGET] = str(target)
+    _override(left, "target", metric)
+    if "class" in left and left["class"].value != _HPA:
+        _override(left, "class", metric)
+    return metric
+
+
+def _resource(scaling: Field) -> tuple[Field, int] | None:
+    """The resource of the only metric, and its target as Knative reads it: a percentage of the CPU request, or the
+    average memory in MiB. ``None`` for other metrics."""
+    found = scaling.at("metrics").objects()
+    if len(found) != 1 or found[0].at("type").value != "Resource":
+        return None
+    name, target = found[0].at("resource", "name"), found[0].at("resource", "target")
+    kind, percent, average = (target.at(key) for key in ("type", "averageUtilization", "averageValue"))
+    number: int | None = None
+    if name.value == "cpu" and kind.value in (None, "Utilization"):
+        number = percent.number()
+    elif name.value == "memory" and kind.value == "AverageValue":
+        size = _MEBIBYTES.fullmatch(str(average.value))
+        if size is not None:
+            average.use()
+            number = int(size[1]) * (1024 if size[2] == "G" else 1)
+    if number is None:
+        return None
+    for each in (found[0].at("type"), name, kind):
+        each.use()
+    return name, number
 
 
 def _override(left: dict[str, Field], name: str, field: Field) -> None:
@@ -120,4 +170,7 @@ def _without_knative(predictor: Field, chosen: Field, draft: Draft) -> None:
             each.note(_OWN_AUTOSCALER)
     if is_default and kind.value == "Utilization":
         kind.use()
-    predictor.at("autoScaling").note(_OWN_AUTOSCALER)
+    scaling = predictor.at("autoScaling")
+    resource = _resource(scaling)
+    if resource is None or (resource[0].value, resource[1]) != ("cpu", CPU_TARGET):
+        scaling.note(_OWN_AUTOSCALER)
