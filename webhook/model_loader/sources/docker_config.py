@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from model_loader.outcomes import Code, LoadError
 from model_loader.plan.model import Secret, one_line
+from model_loader.sources.documents import mapping
 from model_uri.uri import DOCKER_HUB, DOCKER_HUBS
 
 _FILES = (".dockerconfigjson", "config.json", ".dockercfg")
@@ -93,11 +94,11 @@ def _entries(secret: Secret) -> Iterator[tuple[_Key, Mapping[str, object]]]:
         if not text:
             continue
         try:
-            config = _mapping(json.loads(text))
-            for key, entry in (config if name == ".dockercfg" else _mapping(config.get("auths") or {})).items():
+            config = mapping(json.loads(text))
+            for key, entry in (config if name == ".dockercfg" else mapping(config.get("auths") or {})).items():
                 parsed = _key(key)
                 if parsed is not None:
-                    yield parsed, _mapping(entry or {})
+                    yield parsed, mapping(entry or {})
         except (ValueError, TypeError, RecursionError):
             raise LoadError(Code.INVALID_SOURCE, f"the Secret's {name} cannot be read") from None
 
@@ -121,9 +122,3 @@ def _login(entry: Mapping[str, object]) -> Login:
             )
     what = "a password or token in the Secret's docker configuration"
     return Login(*(one_line(text, what) for text in (basic, identity, bearer)))
-
-
-def _mapping(value: object) -> Mapping[str, object]:
-    if not isinstance(value, dict):
-        raise TypeError(value)
-    return value

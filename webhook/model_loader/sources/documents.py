@@ -22,6 +22,13 @@ def from_json(body: bytes) -> dict[str, Any]:
     return found
 
 
+def mapping(value: object) -> dict[str, Any]:
+    """Return a value of a document that must be an object. Raises TypeError."""
+    if not isinstance(value, dict):
+        raise TypeError(value)
+    return value
+
+
 def from_xml(body: bytes) -> "Element":
     """Return the root element. Raises ValueError."""
     from xml.etree import ElementTree  # noqa: PLC0415  # start-up time that stores without XML save

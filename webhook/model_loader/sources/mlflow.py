@@ -17,6 +17,7 @@ from model_loader.outcomes import Code, LoadError
 from model_loader.plan.model import Context, File, Listing, check_count, size_of
 from model_loader.plan.paths import safe_path
 from model_loader.sources import documents, pages
+from model_loader.sources.documents import mapping
 from model_uri import ModelURI, URIError, registered_models, uri_of_path
 
 _SERVER = "MLFLOW_TRACKING_URI"
@@ -98,16 +99,16 @@ def _location(server: _Server, uri: ModelURI) -> tuple[str, str]:
     name, *behind = uri.segments
     try:
         if registered_models.is_logged(uri.segments):
-            found = _mapping(_mapping(server.get(f"mlflow/logged-models/{name}")["model"])["info"])
+            found = mapping(mapping(server.get(f"mlflow/logged-models/{name}")["model"])["info"])
             run = _word(found.get("source_run_id"))
             return str(found["artifact_uri"]), f"logged model {name}{run and f' of run {run}'}"
         version, alias = behind[0], ""
         if version.startswith("@"):
             alias = version[1:]
-            found = _mapping(server.get("mlflow/registered-models/alias", name=name, alias=alias)["model_version"])
+            found = mapping(server.get("mlflow/registered-models/alias", name=name, alias=alias)["model_version"])
             version = _word(found["version"])
         else:
-            found = _mapping(server.get("mlflow/model-versions/get", name=name, version=version)["model_version"])
+            found = mapping(server.get("mlflow/model-versions/get", name=name, version=version)["model_version"])
         at = server.get("mlflow/model-versions/get-download-uri", name=name, version=version)
         run = _word(found.get("run_id"))
         return str(at["artifact_uri"]), f"{name} version {version}{run and f' of run {run}'}"
@@ -120,12 +121,6 @@ def _location(server: _Server, uri: ModelURI) -> tuple[str, str]:
         raise LoadError(Code.NOT_FOUND, message, hint=hint, status=failure.status) from None
     except (KeyError, TypeError):
         raise LoadError(Code.SERVER_ERROR, f"{server.base} did not answer with a model") from None
-
-
-def _mapping(value: object) -> dict[str, object]:
-    if not isinstance(value, dict):
-        raise TypeError(value)
-    return value
 
 
 def _word(value: object) -> str:

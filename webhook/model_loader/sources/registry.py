@@ -24,6 +24,7 @@ from model_loader.plan.model import Context, File, Listing, Unpack, size_of
 from model_loader.plan.paths import safe_path
 from model_loader.sources import docker_config, documents
 from model_loader.sources.docker_config import Login
+from model_loader.sources.documents import mapping
 from model_uri import ModelURI
 from model_uri.uri import DOCKER_HUB
 
@@ -111,7 +112,7 @@ def list_files(uri: ModelURI, context: Context) -> Listing:
     try:
         # ModelPack allows the config of an image, so that container runtimes can mount the artifact.
         artifact = str(manifest.get("artifactType", "")).startswith(_FORMATS)
-        image = not artifact and str(_mapping(manifest["config"])["mediaType"]) in _IMAGES
+        image = not artifact and str(mapping(manifest["config"])["mediaType"]) in _IMAGES
         files = tuple(_files(repository, _list(manifest["layers"]), authorizer, image=image))
     except (KeyError, TypeError, ValueError):
         message = f"{redact(repository.base)} did not answer with a manifest of layers"
@@ -138,7 +139,7 @@ def _files(
 ) -> Iterator[File]:
     """Yield the files of the layers, and the tars to unpack. Raises LoadError; KeyError and TypeError for no layer."""
     kinds = [str(layer["mediaType"]).partition(";")[0].strip() for layer in layers]
-    notes = [_mapping(layer.get("annotations") or {}) for layer in layers]
+    notes = [mapping(layer.get("annotations") or {}) for layer in layers]
     names = [next((str(each[key]) for key in _NAMES if each.get(key)), "") for each in notes]
     shards = Counter(kind for kind, name in zip(kinds, names, strict=True) if not name)
     numbers: Counter[str] = Counter()
@@ -218,12 +219,6 @@ def _has_digest(body: bytes, digest: str) -> bool:
     return algorithm not in _DIGESTS or hashlib.new(algorithm, body).hexdigest() == value
 
 
-def _mapping(value: object) -> Mapping[str, object]:
-    if not isinstance(value, dict):
-        raise TypeError(value)
-    return value
-
-
 def _list(value: object) -> list[Mapping[str, object]]:
     if not isinstance(value, list):
         raise TypeError(value)
@@ -247,8 +242,8 @@ def _platform(index: Mapping[str, object]) -> str:
     found: list[tuple[tuple[object, object], str]] = []
     try:
         for entry in _list(index["manifests"]):
-            digest, platform = _digest(str(entry["digest"])), _mapping(entry.get("platform") or {})
-            if _ATTESTED not in _mapping(entry.get("annotations") or {}) and platform.get("os") != "unknown":
+            digest, platform = _digest(str(entry["digest"])), mapping(entry.get("platform") or {})
+            if _ATTESTED not in mapping(entry.get("annotations") or {}) and platform.get("os") != "unknown":
                 found.append(((platform.get("os"), platform.get("architecture")), digest))
     except (KeyError, TypeError, AttributeError, ValueError):
         raise LoadError(Code.SERVER_ERROR, "the registry's index cannot be read") from None

@@ -126,7 +126,7 @@ def recognize(image: str, words: tuple[str, ...], known: Iterable[KnownServer]) 
     for server in known if words else ():
         if any(end_of(command, words) is not None for command in server.commands):
             return server
-    repository = _repository(image)
+    repository = image_reference.repository(image)[:_LONGEST_IMAGE]
     best = max(known, key=lambda each: _likeness(repository, each.images), default=None)
     return best if best is not None and _likeness(repository, best.images) else None
 
@@ -135,15 +135,6 @@ def recognize(image: str, words: tuple[str, ...], known: Iterable[KnownServer]) 
 def _likeness(repository: str, images: tuple[str, ...]) -> int:
     """The length of the longest pattern that matches; 0 if none does."""
     return max((len(pattern) for pattern in images if glob.matches(repository, pattern)), default=0)
-
-
-def _repository(image: str) -> str:
-    """``registry/path`` of an image; an image that no reference can be is compared as it is written."""
-    try:
-        read = image_reference.parse(image)
-    except ValueError:
-        return image[:_LONGEST_IMAGE]
-    return "/".join((read.registry, *read.path))
 
 
 def end_of(command: tuple[str, ...], words: tuple[str, ...]) -> int | None:

@@ -34,6 +34,11 @@ class Image:
     tag: str | None = None
     digest: str | None = None
 
+    @property
+    def repository(self) -> str:
+        """Registry and path."""
+        return "/".join((self.registry, *self.path))
+
 
 def parse(text: str) -> Image:
     """Parse a reference as container runtimes do. Raises ValueError."""
@@ -64,6 +69,12 @@ def parse_or_none(text: object) -> Image | None:
         return parse(str(text))
     except ValueError:
         return None
+
+
+def repository(text: str) -> str:
+    """Registry and path of an image, in any version; the text itself if it is not a reference."""
+    parsed = parse_or_none(text)
+    return text if parsed is None else parsed.repository
 
 
 def is_readable_by_knative(reference: str) -> bool:

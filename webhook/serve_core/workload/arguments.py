@@ -5,7 +5,6 @@ the runtime says goes into the ``command`` that the user left empty: the program
 arguments. The user's follow them. A flag that the user repeats is left out of the runtime's.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,8 +14,8 @@ from serve_core.base.constants import MODEL_MOUNT, MODEL_VOLUME
 from serve_core.base.json import JsonObject, value_at
 from serve_core.syntax import quantity
 from serve_core.workload import command_line
+from serve_core.workload.command_line import flag_name, is_flag
 
-_NUMBER = re.compile(r"-[0-9.]+")
 _MODEL_FLAG = "--model"
 """vLLM takes the model as an argument of its own or of this flag, but not of both."""
 _MAX_DEVICES = 1024
@@ -91,14 +90,15 @@ def moved_port(port: int, dropped: Iterable[tuple[str, ...]], written: JsonObjec
     line = command_line.read(written)
     for part in dropped:
         if str(port) == (part[1] if len(part) > 1 else part[0].partition("=")[2]):
-            flags = {word.partition("=")[0] for word in line.words if _is_flag(word) and _name(word) == _name(part[0])}
-            return command_line.port_of(line.flag(*flags))
+            flags = filter(is_flag, line.words)
+            same = {word.partition("=")[0] for word in flags if flag_name(word) == flag_name(part[0])}
+            return command_line.port_of(line.flag(*same))
     return None
 
 
 def _is_whole(own: Sequence[str], args: Sequence[Any]) -> bool:
     """Whether a user's arguments begin as the runtime's do, with a word such as ``serve``, and so are all of them."""
-    return bool(own) and not _is_flag(own[0]) and args[:1] == list(own[:1])
+    return bool(own) and not is_flag(own[0]) and args[:1] == list(own[:1])
 
 
 def _may_be_dropped(word: str, runtime: Runtime) -> bool:
@@ -118,13 +118,13 @@ def _kept(
     runtime: Runtime, own: Sequence[str], args: Sequence[Any], mount: str
 ) -> tuple[list[str], list[tuple[str, ...]]]:
     """The runtime's words that stay beside a user's, and the arguments that do not. ``mount``: of the model."""
-    flags = {_name(word) for word in args if _is_flag(word)}
-    has_model = bool(args and not _is_flag(args[0])) or _MODEL_FLAG in flags
+    flags = {flag_name(word) for word in args if is_flag(word)}
+    has_model = bool(args and not is_flag(args[0])) or _MODEL_FLAG in flags
     kept: list[str] = []
     dropped: list[tuple[str, ...]] = []
     for part in _parts(own, runtime.settings.args):
-        is_flag = _is_flag(part[0])
-        repeated = _name(part[0]) in flags if is_flag else has_model and part[0] in (mount, "$(MODEL_PATH)")
+        word = part[0]
+        repeated = flag_name(word) in flags if is_flag(word) else has_model and word in (mount, "$(MODEL_PATH)")
         if repeated:
             dropped.append(part)
         else:
@@ -137,28 +137,19 @@ def _parts(words: Sequence[str], settings: Sequence[str]) -> Iterator[tuple[str,
     at = 0
     while at < len(words):
         word, behind = words[at], words[at + 1 : at + 2]
-        has_value = _is_flag(word) and "=" not in word and word not in settings and bool(behind)
-        end = at + (2 if has_value and not _is_flag(behind[0]) else 1)
+        has_value = is_flag(word) and "=" not in word and word not in settings and bool(behind)
+        end = at + (2 if has_value and not is_flag(behind[0]) else 1)
         yield tuple(words[at:end])
         at = end
-
-
-def _is_flag(word: object) -> bool:
-    return isinstance(word, str) and len(word) > 1 and word.startswith("-") and not _NUMBER.fullmatch(word)
-
-
-def _name(word: str) -> str:
-    """A flag without its value. Several servers read ``_`` as ``-``."""
-    return word.partition("=")[0].replace("_", "-")
 
 
 def _parallel(parallelism: Parallelism | None, written: JsonObject) -> list[str]:
     """The option for several devices, unless the user says how the model is spread over them."""
     if parallelism is None:
         return []
-    said = {_name(word) for word in written.get("args") or () if _is_flag(word)}
+    said = {flag_name(word) for word in written.get("args") or () if is_flag(word)}
     number = devices(written, parallelism.resources)
-    if number < 2 or said & {_name(each) for each in (parallelism.argument, *parallelism.unless)}:
+    if number < 2 or said & {flag_name(each) for each in (parallelism.argument, *parallelism.unless)}:
         return []
     return [f"{parallelism.argument}={number}"]
 

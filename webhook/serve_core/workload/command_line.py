@@ -19,6 +19,7 @@ _WORD = re.compile(r"(?:\$\([A-Za-z_]\w*\)|[^\s'\";|&()])+", re.ASCII)
 _VARIABLE = re.compile(r"\$(?:\(([A-Za-z_]\w*)\)|\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))", re.ASCII)
 _FILE_NAME = re.compile(r"[\w.-]+", re.ASCII)
 _PORT = re.compile(r"(?:[^\s/]*:)?([0-9]{1,5})/?", re.ASCII)
+_NUMBER = re.compile(r"-[0-9.]+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,16 @@ def read(container: JsonObject) -> CommandLine:
             words.append(word)
     directory = container.get("workingDir")
     return CommandLine(tuple(words), values, directory if isinstance(directory, str) else "")
+
+
+def is_flag(word: object) -> bool:
+    """Whether a word is a flag, and not a value such as ``-`` or ``-1``."""
+    return isinstance(word, str) and len(word) > 1 and word.startswith("-") and not _NUMBER.fullmatch(word)
+
+
+def flag_name(word: str) -> str:
+    """A flag without its value. Several servers read ``_`` as ``-``."""
+    return word.partition("=")[0].replace("_", "-")
 
 
 def port_of(text: str | None) -> int | None:

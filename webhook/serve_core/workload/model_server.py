@@ -245,14 +245,8 @@ def read(pod: JsonObject, runtimes: Collection[Runtime], *, likely: str = "", na
 def _is_based_on(image: object, runtime: Runtime) -> bool:
     """Whether an image is one of a runtime's, in any version and with any name of its registry."""
     variants = (variant.container.get("image") for variant in runtime.variants)
-    return _repository(str(image)) in {
-        _repository(str(each)) for each in (runtime.container["image"], *variants) if each
-    }
-
-
-def _repository(image: str) -> tuple[str, ...]:
-    parsed = image_reference.parse_or_none(image)
-    return (image,) if parsed is None else (parsed.registry, *parsed.path)
+    of_runtime = (image_reference.repository(str(each)) for each in (runtime.container["image"], *variants) if each)
+    return image_reference.repository(str(image)) in of_runtime
 
 
 def _model(server: JsonObject, pod: JsonObject, name: str, path: str) -> tuple[str, str, JsonObject] | str:

@@ -1,14 +1,13 @@
 """The arguments of a container, as options that the conversion takes out and words that stay. Pure."""
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
 from kubectl_serve.kserve.base.accounting import Field
+from serve_core.workload.command_line import flag_name, is_flag
 
 _TAKES_SEVERAL = ("--served-model-name",)
 """Options to which all words up to the next option belong."""
-_NUMBER = re.compile(r"-[0-9.]+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Arguments:
         if not isinstance(word, Field) or not isinstance(word.value, str):
             return None
         name, equals, value = word.value.partition("=")
-        if normalized(name) not in map(normalized, names):
+        if flag_name(name) not in map(flag_name, names):
             return None
         if equals:
             return Option(value, (word,))
@@ -65,11 +64,3 @@ class Arguments:
             if name not in _TAKES_SEVERAL:
                 break
         return Option(str(values[0].value), (word, *values)) if values else None
-
-
-def normalized(name: str) -> str:
-    return name.replace("_", "-")
-
-
-def is_flag(word: str) -> bool:
-    return len(word) > 1 and word.startswith("-") and _NUMBER.fullmatch(word) is None

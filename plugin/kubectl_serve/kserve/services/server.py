@@ -4,7 +4,7 @@ from typing import Any
 
 from kubectl_serve.kserve.base import placeholders
 from kubectl_serve.kserve.base.accounting import Field
-from kubectl_serve.kserve.base.arguments import Arguments, is_flag
+from kubectl_serve.kserve.base.arguments import Arguments
 from kubectl_serve.kserve.base.draft import Draft
 from kubectl_serve.kserve.base.names import PORT
 from kubectl_serve.kserve.services import container as containers
@@ -15,6 +15,7 @@ from serve_core.api.runtimes import Runtime
 from serve_core.base.constants import GROUP, MODEL_MOUNT
 from serve_core.base.json import canonical
 from serve_core.workload import command_line, hub_access
+from serve_core.workload.command_line import is_flag
 from serve_core.workload.model_server import PROBES
 
 _NAMES = ("--model_name", "--served-model-name")
