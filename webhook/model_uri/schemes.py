@@ -94,7 +94,7 @@ SCHEMES = {
         ),
         Scheme(
             "mlflow",
-            "mlflow://server/model/version",
+            "mlflow://server/model/1",
             "mlflow",
             host="tracking server",
             port=443,

@@ -189,7 +189,7 @@ def test_a_bad_model_uri_is_refused_with_its_reason(why: str, texts: list[str]) 
         ("file:///srv/iris", "Did you mean pvc://claim/path? "),
         ("HF://acme/tiny", "Did you mean hf? "),
         ("/srv/iris", "Use the form pvc://claim/path."),
-        ("models:/iris/1", "Use the form mlflow://server/model/version."),
+        ("models:/iris/1", "Use the form mlflow://server/model/1."),
         ("hf.co/acme/tiny-GGUF:Q4_K_M", "Use the form hf://organisation/model@revision."),
         ("acme/tiny", "Use the form hf://acme/tiny."),
     ],
