@@ -26,7 +26,7 @@ def configure(parser: options.Parser) -> None:
 def run(args: Namespace, streams: Streams) -> int:
     found = [document.object for document in documents.from_arguments(args, streams)]
     kserves = list(convert.objects_of(found))
-    converted = convert.convert_all(kserves, manifests.with_knative(manifests.default_context(), found))
+    converted = convert.convert_all(kserves, manifests.with_knative(manifests.default_context(), found), found)
     results = [(_title(each), result) for each, result in zip(kserves, converted, strict=True)]
     notes = [_ObjectNote(title, note.path, note.sentence) for title, result in results for note in _notes(result)]
     for note in notes:

@@ -42,8 +42,11 @@ def objects_of(documents: Sequence[JsonObject]) -> Iterator[JsonObject]:
             yield from inner if is_processed or not inner else [document]
 
 
-def convert_all(documents: Sequence[JsonObject], context: ClusterContext) -> list[Converted]:
-    """What each object becomes. The input is not changed."""
+def convert_all(
+    documents: Sequence[JsonObject], context: ClusterContext, others: Sequence[JsonObject] = ()
+) -> list[Converted]:
+    """What each object becomes. ``others``: objects of Kubernetes itself among the same files, whose Secrets and
+    ServiceAccounts the documents name. The input is not changed."""
     given = iter(
         serving_runtime.convert_all([each for each in documents if _is_runtime(each)], context, _devices(documents))
     )
@@ -62,7 +65,7 @@ def convert_all(documents: Sequence[JsonObject], context: ClusterContext) -> lis
             notes = () if _name(each) in referred else (Note("kind", _UNUSED),)
             results.append(Converted(None, notes, is_for_others=True))
         else:
-            results.append(_convert(each, found, configs, context))
+            results.append(_convert(each, found, configs, context, others))
     return results
 
 
@@ -81,12 +84,13 @@ def _convert(
     found: Sequence[ConvertedRuntime],
     configs: Mapping[str, JsonObject],
     context: ClusterContext,
+    others: Sequence[JsonObject],
 ) -> Converted:
     version, kind = str(document.get("apiVersion")), _kind(document)
     if version in VERSIONS and kind == KIND:
-        return inference_service.convert(document, context, found)
+        return inference_service.convert(document, context, found, others)
     if version in llm_inference_service.VERSIONS and kind == llm_inference_service.KIND:
-        return llm_inference_service.convert(document, configs, context)
+        return llm_inference_service.convert(document, configs, context, others)
     if _is_template(document):
         return Converted(None, (Note("objects", _UNPROCESSED),))
     if kind == KIND and version.endswith("/v1alpha2"):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from kubectl_serve.install import manifests
 from kubectl_serve.kserve import convert
 from kubectl_serve.kserve.base.names import KIND, VERSION
+from serve_core.base.json import JsonObject
 from support import golden
 from unit.kubectl_serve.conftest import Run
 
@@ -89,4 +90,55 @@ def test_malformed_input_is_reported_and_never_raises(metadata: object, predicto
         "metadata": metadata,
         "spec": {"predictor": inner},
     }
-    convert.convert_all([document], CONTEXT)
+    others: list[JsonObject] = [
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}, "secrets": predictor},
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "None", "annotations": predictor}, "data": sklearn},
+    ]
+    convert.convert_all([document], CONTEXT, others)
+
+
+@given(secrets=ANYTHING, annotations=ANYTHING, keys=ANYTHING)
+def test_a_malformed_secret_or_account_is_never_raised(secrets: object, annotations: object, keys: object) -> None:
+    predictor = {"serviceAccountName": "models", "sklearn": {"storageUri": "s3://models/iris"}}
+    document = {"apiVersion": VERSION, "kind": KIND, "metadata": {"name": "a"}, "spec": {"predictor": predictor}}
+    account = {"name": "models", "annotations": annotations}
+    secret = {"name": "name", "annotations": annotations}
+    others: list[JsonObject] = [
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account, "secrets": secrets},
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account, "secrets": [{"name": "name"}]},
+        {"apiVersion": "v1", "kind": "Secret", "metadata": secret, "data": keys},
+    ]
+    for each in (others, others[1:]):
+        assert convert.convert_all([document], CONTEXT, each)[0].deployment is not None
+
+
+def test_no_value_of_a_secret_is_shown(run: Run) -> None:
+    screen = run("convert", "-f", str(golden.GOLDEN / "convert/secret-of-the-account/input.yaml"))
+    assert "never-shown" not in screen.out + screen.err
+
+
+@pytest.mark.parametrize(
+    ("annotations", "written"),
+    [
+        ({"s3-endpoint": "s3.example.com"}, "AWS_ENDPOINT_URL=https://s3.example.com"),
+        ({"s3-endpoint": "http://s3.example.com", "s3-verifyssl": "0"}, "AWS_ENDPOINT_URL=http://s3.example.com"),
+        ({"s3-endpoint": "https://me:never@s3.example.com"}, "AWS_ENDPOINT_URL"),
+        ({"s3-region": "eu-west-3", "s3-useaccelerate": "0"}, "AWS_REGION=eu-west-3"),
+        ({"s3-usevirtualbucket": "1"}, "AWS_S3_ADDRESSING_STYLE=virtual"),
+        ({"s3-useaccelerate": "true"}, "AWS_S3_USE_ACCELERATE_ENDPOINT=true"),
+        ({"s3-useanoncredential": "true"}, "AWS_NO_SIGN_REQUEST=true"),
+        ({"s3-cabundle-configmap": "authorities"}, "ca.crt (the authorities in ConfigMap authorities)"),
+        ({"s3-verifyssl": "0"}, "ca.crt (the authority of the store: the loader verifies each certificate)"),
+    ],
+)  # fmt: skip
+def test_annotations_of_a_secret_are_named_as_keys(annotations: dict[str, str], written: str) -> None:
+    predictor = {"serviceAccountName": "models", "sklearn": {"storageUri": "s3://models/iris"}}
+    document = {"apiVersion": VERSION, "kind": KIND, "metadata": {"name": "a"}, "spec": {"predictor": predictor}}
+    keyed = {f"serving.kserve.io/{key}": value for key, value in annotations.items()}
+    others: list[JsonObject] = [
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "models"}, "secrets": [{"name": "store"}]},
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "store", "annotations": keyed}},
+    ]
+    notes = convert.convert_all([document], CONTEXT, others)[0].notes
+    assert [note.sentence.rpartition("keys of it: ")[2] for note in notes] == [f"{written}."]

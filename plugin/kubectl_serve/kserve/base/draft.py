@@ -18,6 +18,8 @@ class Draft:
     """The Deployment's, and so the model's."""
     runtimes: Sequence[ConvertedRuntime] = ()
     """The ServingRuntimes among the same files. Their ModelRuntimes are also in the context."""
+    others: Sequence[JsonObject] = ()
+    """Objects of Kubernetes itself among the same files, such as Secrets."""
     former_names: set[str] = field(default_factory=set)
     """Names of the model in the input that are not the Deployment's."""
     metadata: dict[str, Any] = field(default_factory=dict)

@@ -6,7 +6,7 @@ Source: KServe 0.20, ``pkg/apis/serving/v1alpha2/llm_inference_service_types.go`
 
 import copy
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kubectl_serve.kserve.base.accounting import Field, Ledger, Note
@@ -16,7 +16,7 @@ from kubectl_serve.kserve.base.names import GROUP
 from kubectl_serve.kserve.llm import adapters, config, devices, metadata
 from kubectl_serve.kserve.llm import server as llm_server
 from kubectl_serve.kserve.llm.server import ModelArguments
-from kubectl_serve.kserve.services import model
+from kubectl_serve.kserve.services import credentials, model
 from kubectl_serve.kserve.services import pod as pods
 from serve_core.admission.decide import judge
 from serve_core.api.annotations import CUSTOM, DEPLOYMENT, MODE, MODEL, PROTOCOL, RUNTIME, SCALE, TIMEOUT, VISIBILITY
@@ -49,18 +49,22 @@ _NO_EQUIVALENT = {
 }
 
 
-def convert(document: JsonObject, configs: Mapping[str, JsonObject], context: ClusterContext) -> Converted:
-    """The Deployment for an LLMInferenceService. ``configs``: the LLMInferenceServiceConfigs, by name. The input is not
-    changed."""
+def convert(
+    document: JsonObject,
+    configs: Mapping[str, JsonObject],
+    context: ClusterContext,
+    others: Sequence[JsonObject] = (),
+) -> Converted:
+    """The Deployment for an LLMInferenceService. ``configs``: the LLMInferenceServiceConfigs, by name. ``others``:
+    objects of Kubernetes itself among the same files. The input is not changed."""
     spec = config.merged(object_at(document, "spec"), configs)
     whole = {**document, "spec": spec} if isinstance(document.get("spec"), dict) else document
     template = config.evaluated(spec.get("template"), whole)
     if template.value is not None:
         whole = {**whole, "spec": {**spec, "template": template.value}}
     ledger = Ledger(whole)
-    return _Conversion(ledger, configs, Draft(context, str(value_at(document, "metadata", "name") or ""))).result(
-        template
-    )
+    draft = Draft(context, str(value_at(document, "metadata", "name") or ""), others=others)
+    return _Conversion(ledger, configs, draft).result(template)
 
 
 @dataclass
@@ -217,7 +221,7 @@ class _Conversion:
         server = llm_server.read(main, own_volumes, self.said, self.runtime, self.draft)
         beside = [each for each in found if each is not main]
         self.draft.pod["containers"] = [server, *beside]
-        model.note_credentials(template, self.draft)
+        credentials.read_of_pod(self.ledger.root, template, self.draft)
 
     def _note_own_command(self, spec: Field) -> None:
         """Note what KServe's own command would say to vLLM, unless the user's says it."""

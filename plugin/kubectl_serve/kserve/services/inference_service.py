@@ -16,7 +16,18 @@ from kubectl_serve.kserve.base.draft import Draft
 from kubectl_serve.kserve.base.names import FRAMEWORKS, SERVER, TRANSFORMER
 from kubectl_serve.kserve.runtimes import given_runtime
 from kubectl_serve.kserve.services import container as containers
-from kubectl_serve.kserve.services import custom, metadata, model, pod, requests, runtime, scaling, server, transformer
+from kubectl_serve.kserve.services import (
+    credentials,
+    custom,
+    metadata,
+    model,
+    pod,
+    requests,
+    runtime,
+    scaling,
+    server,
+    transformer,
+)
 from serve_core.admission.decide import judge
 from serve_core.api.annotations import FORMAT, MODEL, PORT
 from serve_core.base.constants import SERVER_CONTAINER
@@ -26,12 +37,17 @@ from serve_core.context.cluster import ClusterContext
 _HUB_FORMAT = "huggingface"
 
 
-def convert(document: JsonObject, context: ClusterContext, found: Sequence[ConvertedRuntime] = ()) -> Converted:
+def convert(
+    document: JsonObject,
+    context: ClusterContext,
+    found: Sequence[ConvertedRuntime] = (),
+    others: Sequence[JsonObject] = (),
+) -> Converted:
     """The Deployment that serves the model of an InferenceService. ``found``: the ServingRuntimes among the same files.
-    The input is not changed."""
+    ``others``: objects of Kubernetes itself there. The input is not changed."""
     ledger = Ledger(document)
     root = ledger.root
-    draft = Draft(context, str(root.at("metadata", "name").value), found)
+    draft = Draft(context, str(root.at("metadata", "name").value), found, others)
     for key in ("apiVersion", "kind", "status"):
         root.at(key).use()
     metadata.read_mode(root, draft)
@@ -46,8 +62,7 @@ def convert(document: JsonObject, context: ClusterContext, found: Sequence[Conve
     made = _containers(root, draft)
     if made:
         draft.pod["containers"] = made
-    model.read_secret(root, draft)
-    model.note_credentials(predictor, draft)
+    credentials.read(root, predictor, draft)
     model.read_access(root, draft)
     deployment = ledger.settled(draft.deployment())
     ledger.report()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from kubectl_serve.kserve.base.accounting import Field
 from kubectl_serve.kserve.base.arguments import Arguments
 from kubectl_serve.kserve.base.draft import Draft
-from kubectl_serve.kserve.base.names import READ_ONLY, STORAGE_SECRETS
+from kubectl_serve.kserve.base.names import READ_ONLY
 from model_uri import encode_path, hub
 from serve_core.api import models
 from serve_core.api.annotations import CREDENTIALS, MODEL, MOUNT, WRITABLE
@@ -36,22 +36,6 @@ _STORAGE_SECRET = (
     "the entry of Secret storage-config is not read; create a Secret with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and "
     f"AWS_ENDPOINT_URL, and set {CREDENTIALS} to its name."
 )
-_KEYS = {
-    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
-    "gs": "key.json",
-    "az": "AZURE_STORAGE_ACCOUNT and AZURE_STORAGE_KEY",
-    "hf": "HF_TOKEN",
-    "https": "authorization, or username and password",
-    "oci": ".dockerconfigjson",
-}
-"""Keys of the loader's Secret for each scheme."""
-_OF_SECRETS = frozenset({"s3", "gs", "az", "hf", "https"})
-"""The schemes for which KServe reads the Secret that an annotation names."""
-_SECRET_NOTES = {
-    "s3": "the loader reads the keys of this Secret, and not its annotations: write serving.kserve.io/s3-endpoint as "
-    "the key AWS_ENDPOINT_URL, and serving.kserve.io/s3-region as AWS_REGION.",
-    "https": f"the loader reads other keys of this Secret: {_KEYS['https']}.",
-}
 
 
 @dataclass(frozen=True)
@@ -213,29 +197,3 @@ def read_hub_arguments(server: Field, args: Arguments, draft: Draft) -> None:
     of_model = revision.value if revision is not None else hub.DEFAULT_REVISION
     if of_tokenizer is not None and of_tokenizer.value != of_model:
         of_tokenizer.note("has no equivalent: the tokenizer has the revision of the model.")
-
-
-def read_secret(document: Field, draft: Draft) -> None:
-    """The Secret of the store, if an annotation names it. KServe then does not read those of the service account."""
-    scheme = draft.asked.get(MODEL, "").partition("://")[0]
-    for annotations in (document.at("spec", "predictor", "annotations"), document.at("metadata", "annotations")):
-        for each in map(annotations.at, STORAGE_SECRETS):
-            if not each or scheme not in _OF_SECRETS or CREDENTIALS in draft.asked or each.text() is None:
-                continue
-            draft.asked[CREDENTIALS] = str(each.value)
-            if scheme in _SECRET_NOTES:
-                each.remark(_SECRET_NOTES[scheme])
-
-
-def note_credentials(predictor: Field, draft: Draft) -> None:
-    """Say what replaces the Secrets of the service account, and those that pull the image of a model."""
-    scheme = draft.asked.get(MODEL, "").partition("://")[0]
-    secrets = [each.at("name").text() for each in predictor.at("imagePullSecrets").objects()]
-    if scheme == "oci" and len(secrets) == 1 and secrets[0] is not None:
-        draft.asked[CREDENTIALS] = secrets[0]
-    account = predictor.at("serviceAccountName") or predictor.at("serviceAccount")
-    if account and scheme != "pvc" and CREDENTIALS not in draft.asked:
-        keys = f" with {_KEYS[scheme]}" if scheme in _KEYS else ""
-        account.remark(
-            f"the loader does not read its Secrets; set {CREDENTIALS} to a Secret{keys} if the store needs one."
-        )

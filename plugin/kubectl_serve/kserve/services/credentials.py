@@ -1,0 +1,172 @@
+"""The Secret with the keys of the store, which an annotation, a ServiceAccount or ``imagePullSecrets`` names. Pure.
+
+Source: KServe 0.20, ``pkg/credentials``.
+"""
+
+from collections.abc import Collection
+
+from kubectl_serve.kserve.base.accounting import Field
+from kubectl_serve.kserve.base.draft import Draft
+from kubectl_serve.kserve.base.names import FORMER_GROUP, GROUP, STORAGE_SECRETS
+from serve_core.api.annotations import CREDENTIALS, MODEL
+from serve_core.base.json import JsonObject, object_at, objects_in
+
+_KEYS = {
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "gs": "key.json",
+    "az": "AZURE_STORAGE_ACCOUNT and AZURE_STORAGE_KEY",
+    "hf": "HF_TOKEN",
+    "https": "authorization, or username and password",
+    "oci": ".dockerconfigjson",
+}
+"""Keys of the loader's Secret for each scheme."""
+_RECOGNIZED = {
+    "s3": ("awsAccessKeyID", "awsSecretAccessKey", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+    "gs": ("gcloud-application-credentials.json", "key.json"),
+    "az": ("AZ_CLIENT_ID", "AZURE_CLIENT_ID", "AZURE_STORAGE_ACCESS_KEY", "AZURE_STORAGE_KEY"),
+    "hf": ("HF_TOKEN",),
+    "https": ("https-host", "authorization", "username"),
+    "oci": (".dockerconfigjson", ".dockercfg"),
+}
+"""Keys by which a Secret is one of a store, in KServe or for the loader."""
+_OF_SECRETS = frozenset({"s3", "gs", "az", "hf", "https"})
+"""The schemes for which KServe reads the Secrets of the store."""
+_OTHER_KEYS = f"the loader reads other keys of this Secret: {_KEYS['https']}."
+_ANNOTATIONS = (
+    "the loader reads the keys of this Secret, and not its annotations: write serving.kserve.io/s3-endpoint as the key "
+    "AWS_ENDPOINT_URL, and serving.kserve.io/s3-region as AWS_REGION."
+)
+_SETTINGS = (f"{GROUP}/s3-", f"{FORMER_GROUP}/s3-")
+"""Prefixes of the annotations with which KServe finds a store."""
+_SWITCHES = {
+    "usevirtualbucket": "AWS_S3_ADDRESSING_STYLE=virtual",
+    "useaccelerate": "AWS_S3_USE_ACCELERATE_ENDPOINT=true",
+    "useanoncredential": "AWS_NO_SIGN_REQUEST=true",
+}
+_OF_KUBERNETES = ("-token-", "-dockercfg-")
+"""Part of the names of Secrets that Kubernetes and OpenShift add to a ServiceAccount."""
+_DEFAULT_ACCOUNT = "default"
+
+
+def read(document: Field, predictor: Field, draft: Draft) -> None:
+    """The Secret for the loader. Called after the model is read."""
+    scheme = draft.asked.get(MODEL, "").partition("://")[0]
+    if scheme in _OF_SECRETS:
+        _of_annotations(document, predictor, scheme, draft)
+    read_of_pod(document, predictor, draft)
+
+
+def read_of_pod(document: Field, predictor: Field, draft: Draft) -> None:
+    """The Secret that the pod names: those that pull an image with a model, and those of its ServiceAccount."""
+    scheme = draft.asked.get(MODEL, "").partition("://")[0]
+    secrets = [each.at("name").text() for each in predictor.at("imagePullSecrets").objects()]
+    if scheme == "oci" and len(secrets) == 1 and secrets[0] is not None:
+        draft.asked[CREDENTIALS] = secrets[0]
+    if scheme != "pvc" and CREDENTIALS not in draft.asked:
+        _of_account(document, predictor, scheme, draft)
+
+
+def _of_annotations(document: Field, predictor: Field, scheme: str, draft: Draft) -> None:
+    """The Secret that an annotation names. KServe then does not read those of the ServiceAccount."""
+    for annotations in (predictor.at("annotations"), document.at("metadata", "annotations")):
+        for each in map(annotations.at, STORAGE_SECRETS):
+            if not each or CREDENTIALS in draft.asked or each.text() is None:
+                continue
+            _take(str(each.value), each, scheme, document, draft)
+
+
+def _of_account(document: Field, predictor: Field, scheme: str, draft: Draft) -> None:
+    """The Secret of the ServiceAccount, if that is among the same files. Of several, the last is used, as by KServe."""
+    named = predictor.at("serviceAccountName") or predictor.at("serviceAccount")
+    account = _object("ServiceAccount", str(named.value or _DEFAULT_ACCOUNT), document, draft)
+    if account is None:
+        if named:
+            keys = f" with {_KEYS[scheme]}" if scheme in _KEYS else ""
+            named.remark(
+                f"the loader does not read its Secrets; set {CREDENTIALS} to a Secret{keys} if the store needs one."
+            )
+        return
+    place = named or predictor
+    listed = "imagePullSecrets" if scheme == "oci" else "secrets"
+    names = [str(each.get("name")) for each in objects_in(account.get(listed))]
+    found = [name for name in names if (one := _object("Secret", name, document, draft)) and _is_of(scheme, one)]
+    elsewhere = [
+        name
+        for name in names
+        if _object("Secret", name, document, draft) is None and not any(part in name for part in _OF_KUBERNETES)
+    ]
+    if found:
+        _take(found[-1], place, scheme, document, draft)
+    elif len(elsewhere) == 1 and scheme in _KEYS:
+        draft.asked[CREDENTIALS] = elsewhere[0]
+        place.remark(
+            f"names Secret {elsewhere[0]}, which is not in these files; the loader needs {_KEYS[scheme]} in it."
+        )
+    elif elsewhere:
+        place.remark(f"names several Secrets that are not in these files; set {CREDENTIALS} to that of the store.")
+    if scheme == "s3" and (keys_to_write := _keys_to_write(account, ())):
+        target = f"Secret {draft.asked[CREDENTIALS]}" if CREDENTIALS in draft.asked else "a Secret"
+        place.remark(
+            f"the loader does not read the annotations of the ServiceAccount; write into {target}: {keys_to_write}."
+        )
+
+
+def _take(name: str, place: Field, scheme: str, document: Field, draft: Draft) -> None:
+    """Use a Secret, and say at ``place`` what the loader reads under another name."""
+    draft.asked[CREDENTIALS] = name
+    secret = _object("Secret", name, document, draft)
+    if scheme == "https" and (secret is None or not {"authorization", "username"} & _keys_of(secret)):
+        place.remark(_OTHER_KEYS)
+    if scheme == "s3" and secret is None:
+        place.remark(_ANNOTATIONS)
+    elif scheme == "s3" and secret is not None and (keys := _keys_to_write(secret, _keys_of(secret))):
+        place.remark(f"the loader does not read the annotations of Secret {name}; write as keys of it: {keys}.")
+
+
+def _keys_to_write(annotated: JsonObject, present: Collection[str]) -> str:
+    """The keys of a Secret for KServe's annotations that lead to a store, without those ``present``. Values that could
+    have a password are left out."""
+    said = {
+        key.partition("/s3-")[2]: str(value)
+        for key, value in object_at(annotated, "metadata", "annotations").items()
+        if key.startswith(_SETTINGS)
+    }
+    written = {}
+    if endpoint := said.get("endpoint", "").strip():
+        if "://" not in endpoint:
+            endpoint = f"{'http' if said.get('usehttps') == '0' else 'https'}://{endpoint}"
+        written["AWS_ENDPOINT_URL"] = "" if "@" in endpoint else f"={endpoint}"
+    if region := said.get("region"):
+        written["AWS_REGION"] = f"={region}"
+    for name, setting in _SWITCHES.items():
+        if said.get(name, "").lower() in ("1", "true"):
+            key, _, value = setting.partition("=")
+            written[key] = f"={value}"
+    if endpoint.lower().startswith("http://"):
+        pass  # no certificate to verify
+    elif said.get("cabundle-configmap"):
+        written["ca.crt"] = f" (the authorities in ConfigMap {said['cabundle-configmap']})"
+    elif said.get("cabundle") or said.get("verifyssl", "").lower() in ("0", "false"):
+        written["ca.crt"] = " (the authority of the store: the loader verifies each certificate)"
+    return ", ".join(f"{key}{value}" for key, value in written.items() if key not in present)
+
+
+def _object(kind: str, name: str, document: Field, draft: Draft) -> JsonObject | None:
+    """An object among the same files, in the namespace of the document. One without a namespace is in any."""
+    namespace = document.at("metadata", "namespace").value
+    for each in draft.others:
+        metadata = object_at(each, "metadata")
+        is_here = namespace is None or metadata.get("namespace") in (None, namespace)
+        if each.get("apiVersion") == "v1" and each.get("kind") == kind and metadata.get("name") == name and is_here:
+            return each
+    return None
+
+
+def _keys_of(secret: JsonObject) -> set[str]:
+    return {*object_at(secret, "data"), *object_at(secret, "stringData")}
+
+
+def _is_of(scheme: str, secret: JsonObject) -> bool:
+    return bool(_keys_of(secret) & set(_RECOGNIZED.get(scheme, ()))) or (
+        scheme == "s3" and bool(_keys_to_write(secret, ()))
+    )
