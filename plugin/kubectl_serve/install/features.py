@@ -83,7 +83,7 @@ def is_recorded(config_map: JsonObject) -> bool:
 def _patch(config_map: JsonObject, changes: Iterable[FlagChange], record: Mapping[str, str | None]) -> JsonObject:
     metadata: JsonObject = {"annotations": {RECORD: json.dumps(record, sort_keys=True) if record else None}}
     if version := value_at(config_map, "metadata", "resourceVersion"):
-        metadata["resourceVersion"] = version  # a change by somebody else in between is a conflict
+        metadata["resourceVersion"] = version  # a change in between is a conflict
     return {"metadata": metadata, "data": {change.flag: change.after for change in changes}}
 
 

@@ -10,9 +10,9 @@ from model_loader.plan.model import Context, File, Listing, size_of
 from model_loader.plan.paths import check_clashes, safe_path
 from model_loader.sources import documents, hub_layouts, pages
 from model_uri import ModelURI
-from model_uri.hub import DEFAULT_REVISION
+from model_uri.hub import DEFAULT_REVISION, HOST
 
-_HUB = "https://huggingface.co"
+_HUB = f"https://{HOST}"
 _CHECKSUM = re.compile(r"sha256:[0-9a-f]{64}|git-blob:[0-9a-f]{40}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHOWN = 6

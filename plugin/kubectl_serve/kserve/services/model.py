@@ -12,6 +12,7 @@ from kubectl_serve.kserve.base.arguments import Arguments
 from kubectl_serve.kserve.base.draft import Draft
 from kubectl_serve.kserve.base.names import READ_ONLY
 from model_uri import encode_path, hub
+from model_uri.uri import is_short
 from serve_core.api import models
 from serve_core.api.annotations import CREDENTIALS, MODEL, MOUNT, WRITABLE
 from serve_core.base.constants import MODEL_MOUNT
@@ -83,7 +84,7 @@ def of_hub(name: str, revision: str | None) -> str:
 def _with_registry(image: str) -> str:
     """An image with its registry: container runtimes take a name without one from Docker Hub."""
     first, slash, _ = image.partition("/")
-    if slash and ("." in first or ":" in first or first == "localhost"):
+    if slash and not is_short(first):
         return image
     return f"{image_reference.DEFAULT_REGISTRY}/{'' if slash else 'library/'}{image}"
 
