@@ -6,9 +6,20 @@ Admission, policies, the loader and the command share it. It does no I/O and imp
 from model_uri.places import Place, parse_place
 from model_uri.schemes import SCHEMES
 from model_uri.stores import ANYWHERE, Store, find_store
-from model_uri.uri import MAX_LENGTH, WEB, ModelURI, SecretError, URIError, encode_path, parse, parse_model, uri_of_path
+from model_uri.uri import (
+    MAX_LENGTH,
+    WEB,
+    ModelURI,
+    SecretError,
+    URIError,
+    encode_path,
+    parse,
+    parse_model,
+    uri_of_path,
+    without_secrets,
+)
 
 __all__ = [
     "ANYWHERE", "MAX_LENGTH", "SCHEMES", "WEB", "ModelURI", "Place", "SecretError", "Store", "URIError", "encode_path",
-    "find_store", "parse", "parse_model", "parse_place", "uri_of_path",
+    "find_store", "parse", "parse_model", "parse_place", "uri_of_path", "without_secrets",
 ]  # fmt: skip

@@ -74,6 +74,28 @@ class SecretError(URIError):
         self.what = what
 
 
+def without_secrets(text: str) -> str:
+    """Return what should be a URI for a message, without what can be a user, a password, a token or a query.
+
+    A password can have a slash, ``?`` or ``://``. So all before an ``@`` goes if it has a colon or another ``@``, and
+    else the name.
+    """
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        scheme, rest = "", text
+    if {":", "@", "?"} & set(scheme):
+        return "…"
+    rest, _, query = rest.partition("?")
+    before, mark, behind = rest.rpartition("@")
+    if "@" in query:
+        return f"{scheme}{separator}…"
+    if not mark:
+        return f"{scheme}{separator}{rest}"
+    folder, slash, _ = before.rpartition("/")
+    kept = "" if {":", "@"} & set(before) else f"{folder}{slash}"
+    return f"{scheme}{separator}{kept}…@{behind}"
+
+
 @dataclass(frozen=True)
 class ModelURI:
     """The location of a model. Two URIs of one scheme that lead to the same model are equal, in any spelling."""

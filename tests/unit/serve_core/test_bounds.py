@@ -233,7 +233,7 @@ def read_one(key: str, text: str) -> object:
 PARSERS: dict[str, Callable[[str], object]] = {
     "models.parse": lambda text: models.parse(text, ""),
     "models.parse_all": lambda text: models.parse_all(text, ""),
-    "models._redacted": models._redacted,
+    "model_uri.without_secrets": model_uri.without_secrets,
     "quantities.parse": swallowed(quantity.parse),
     "images.parse": swallowed(image_reference.parse),
     "images.parse_repository": swallowed(image_reference.parse_repository.__wrapped__),

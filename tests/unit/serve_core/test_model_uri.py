@@ -14,6 +14,7 @@ from model_loader import sources
 from model_loader.outcomes import LoadError
 from model_uri import ModelURI, URIError, hosts, naming, parse_place
 from serve_core.api import models
+from serve_core.base.reasons import Diagnostic
 from support import cpu_time
 
 DIGEST = "sha256:" + "9f" * 32
@@ -399,3 +400,31 @@ def test_a_git_repository_has_one_spelling(text: str, spelling: str) -> None:
 def test_texts_that_name_no_git_repository(text: str) -> None:
     with pytest.raises(URIError):
         model_uri.parse_model(text)
+
+
+PASSWORDS = ("hush", "hush/hush", "hush?hush", "hush@hush", "hush#/hush", "hush /@/hush", "hush://hush", "a/hush")
+
+
+@pytest.mark.parametrize("scheme", ["", "S3://", "ftp://", *(f"{name}://" for name in models.SCHEMES)])
+@pytest.mark.parametrize("password", PASSWORDS)
+@pytest.mark.parametrize("name", ["user:", ":"])
+def test_no_message_repeats_a_password(scheme: str, password: str, name: str) -> None:
+    found = models.parse(f"{scheme}{name}{password}@host.example.com/x", "")
+    assert isinstance(found, Diagnostic)
+    assert "hush" not in f"{found.message}{found.hint}"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("hf://team/model@v1 x", "hf://team/…@v1 x"),
+        ("mlflow://iris@champion", "mlflow://…@champion"),
+        ("git+https://host/team/model.git@v1", "git+https://host/team/…@v1"),
+        ("s3://models/a b", "s3://models/a b"),
+        ("https://host/x?sig=hush", "https://host/x"),
+        ("https://host/x?sig=hush@y", "https://…"),
+        ("team/model@v1", "team/…@v1"),
+    ],
+)
+def test_messages_repeat_the_rest_of_a_uri(text: str, shown: str) -> None:
+    assert model_uri.without_secrets(text) == shown

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from urllib.parse import quote as percent_encoded
 
 import model_uri
-from model_uri import ModelURI, SecretError, URIError, hub
+from model_uri import ModelURI, SecretError, URIError, hub, without_secrets
 from model_uri.naming import folder_advice, in_store_scheme
 from model_uri.schemes import scheme_of
 from serve_core.base.reasons import Diagnostic, diagnostic, meant, quote
@@ -221,7 +221,7 @@ def parse(text: str, path: str) -> ModelURI | Diagnostic:
         return diagnostic(
             "InvalidModelURI",
             path,
-            value=quote(_redacted(text)),
+            value=quote(without_secrets(text)),
             why=f"it has no scheme ({allowed})",
             example=_example(text),
         )
@@ -229,7 +229,8 @@ def parse(text: str, path: str) -> ModelURI | Diagnostic:
         allowed = ", ".join(f"{name}://" for name in SCHEMES)
         other = _OTHER_NAMES.get(scheme.lower())
         near = f"Did you mean {other}? " if other else meant(scheme, SCHEMES)
-        return diagnostic("UnknownScheme", path, scheme=quote(_redacted(scheme) + "://"), allowed=allowed, meant=near)
+        shown = quote(without_secrets(f"{scheme}://"))
+        return diagnostic("UnknownScheme", path, scheme=shown, allowed=allowed, meant=near)
     try:
         return model_uri.parse_model(text)
     except SecretError as error:
@@ -259,11 +260,6 @@ def _store_of_signed(text: str) -> str:
     return f"; write {instead}" if instead else ""
 
 
-def _redacted(text: str) -> str:
-    segments = text.split("?", 1)[0].split("/")
-    return "/".join(f"…@{segment.rpartition('@')[2]}" if "@" in segment else segment for segment in segments)
-
-
 def _invalid(text: str, path: str, scheme: str, why: str) -> Diagnostic:
     example = SCHEMES.get(scheme, SCHEMES["s3"])
-    return diagnostic("InvalidModelURI", path, value=quote(_redacted(text)), why=why, example=example)
+    return diagnostic("InvalidModelURI", path, value=quote(without_secrets(text)), why=why, example=example)

@@ -61,10 +61,3 @@ def not_fixed_findings(
     else:
         return
     yield diagnostic(SOURCE_NOT_FIXED, origin.path, by=by, source=source, why=why, way_out=way_out)
-
-
-def without_secrets(text: str) -> str:
-    """A URI that can be shown: without user, password and a signed query."""
-    head, separator, rest = text.partition("://")
-    rest = rest.split("?", 1)[0].rpartition("@")[2]
-    return head.split("?", 1)[0] + separator + rest

@@ -14,7 +14,6 @@ from serve_core.policy.provenance import (
     SOURCE_UNKNOWN,
     not_fixed_findings,
     unknown_findings,
-    without_secrets,
 )
 from serve_core.policy.subject import Subject
 
@@ -54,7 +53,7 @@ class PinnedCheck(Check):
             if immutable is None:
                 seen.add(origin.text)
                 revision = ", or name a commit or digest in the URI" if "revision" in self.by else ""
-                shown = quote(without_secrets(origin.text))
+                shown = quote(model_uri.without_secrets(origin.text))
                 yield diagnostic(_NOT_PINNED, origin.path, by=by, source=shown, revision=revision)
             elif not immutable.digest:
                 # The loader compares a digest with what it downloads; only the hub knows what a commit is.

@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
+from model_uri import without_secrets
 from serve_core.api.schema import SET, doc, schema_of
 from serve_core.base.reasons import Diagnostic, diagnostic, quote
 from serve_core.policy.check import Check, finding
 from serve_core.policy.field_types import Text
 from serve_core.policy.names import listed
-from serve_core.policy.provenance import SOURCE_UNKNOWN, unknown_findings, without_secrets
+from serve_core.policy.provenance import SOURCE_UNKNOWN, unknown_findings
 from serve_core.policy.subject import Subject
 from serve_core.syntax.glob import matches
 

@@ -17,7 +17,6 @@ from serve_core.policy.provenance import (
     SOURCE_UNKNOWN,
     not_fixed_findings,
     unknown_findings,
-    without_secrets,
 )
 from serve_core.policy.subject import Origin, Subject
 
@@ -77,7 +76,7 @@ class SourcesCheck(Check):
         try:
             source = model_uri.parse(origin.text)
         except URIError as error:
-            shown = quote(without_secrets(origin.text))
+            shown = quote(model_uri.without_secrets(origin.text))
             return [diagnostic(_UNREADABLE, origin.path, by=by, source=shown, why=error)]
         names = naming.names(*stores.names_of(source, subject.stores)) if deny else ()
         denied = any(place.names_any(names) for place in deny)
