@@ -49,7 +49,7 @@ _KEY_FILE = f"{SIGNATURE_KEY_MOUNT}/{SIGNATURE_KEY}"
 
 
 @dataclass(frozen=True)
-class Cache:
+class SharedClaim:
     """The claim on which pods share a model, and the user's folder there; empty for the whole claim."""
 
     claim: str
@@ -77,7 +77,7 @@ class LoaderRequest:
     """
     stores: tuple[Store, ...] = ()
     """The stores that the loader is bound to, whatever the Secret names. Empty: the credentials decide."""
-    cache: Cache | None = None
+    shared: SharedClaim | None = None
     """Where pods share the model; ``None`` for a volume of the pod's own."""
     hub_cache: bool = False
     """Whether to lay the models out as a cache of ``huggingface_hub`` too."""
@@ -98,13 +98,13 @@ class LoaderRequest:
         On a claim, each request has its own, so that models of different requests never replace each other. The loader
         lists the files with its own credentials before it uses what is there, so these do not count.
         """
-        if self.cache is None:
+        if self.shared is None:
             return ""
         models = [model.argument for model in self.models]
         stores = [store.argument for store in self.stores]
         files = None if self.files is None else str(self.files)
         text = json.dumps([models, self.digest, self.signature_key, files, stores, self.hub_cache])
-        return "/".join(filter(None, [self.cache.folder, hashlib.sha256(text.encode()).hexdigest()[:32]]))
+        return "/".join(filter(None, [self.shared.folder, hashlib.sha256(text.encode()).hexdigest()[:32]]))
 
     def subpath(self, name: str) -> str:
         """The path of one of the loader's folders in the volume."""
@@ -117,9 +117,9 @@ def render(request: LoaderRequest) -> JsonObject:
     mounts: list[JsonObject] = [{"name": MODEL_VOLUME, "mountPath": MODEL_VOLUME_MOUNT}]
     if request.masked:
         # The API server mounts the token only if nothing else is mounted there.
-        name, part = (MODEL_VOLUME, {"subPath": "no-token"}) if request.cache is None else (NO_TOKEN_VOLUME, {})
+        name, part = (MODEL_VOLUME, {"subPath": "no-token"}) if request.shared is None else (NO_TOKEN_VOLUME, {})
         mounts.append({"name": name, "mountPath": _ACCOUNT_MOUNT, **part, "readOnly": True})
-    if request.cache is not None:
+    if request.shared is not None:
         args += [_SHARED, request.folder]
     for network in request.allow_networks:
         args += ["--allow-network", network]
@@ -139,7 +139,7 @@ def render(request: LoaderRequest) -> JsonObject:
         args.append(_HUB_CACHE)
     token = [] if request.token is None else [_token_variable(request.token)]
     requests = {"cpu": "100m", "memory": "128Mi"}
-    if request.cache is None and (storage := sizing.storage(request.size)):
+    if request.shared is None and (storage := sizing.storage(request.size)):
         requests["ephemeral-storage"] = storage
     several = len(request.models) > 1
     return {
@@ -160,8 +160,8 @@ def render(request: LoaderRequest) -> JsonObject:
 def volumes(request: LoaderRequest) -> list[JsonObject]:
     """The volumes that the container mounts."""
     found: list[JsonObject] = [{"name": MODEL_VOLUME, "emptyDir": {}}]
-    if request.cache is not None:
-        found = [{"name": MODEL_VOLUME, "persistentVolumeClaim": {"claimName": request.cache.claim}}]
+    if request.shared is not None:
+        found = [{"name": MODEL_VOLUME, "persistentVolumeClaim": {"claimName": request.shared.claim}}]
         if request.masked:
             found.append({"name": NO_TOKEN_VOLUME, "emptyDir": {}})
     if request.credentials is not None:
@@ -251,18 +251,20 @@ def _request_of(container: JsonObject, pod: JsonObject) -> LoaderRequest | str:
             for mount in mounts
         ),
         files=files,
-        cache=_cache_in(values[_SHARED], pod),
+        shared=_shared_in(values[_SHARED], pod),
         hub_cache=_HUB_CACHE in args[:at],
         token=_token_in(container),
         uid=uid if isinstance(uid, int) and not isinstance(uid, bool) and uid > 0 else None,
     )
 
 
-def _cache_in(values: list[str], pod: JsonObject) -> Cache | None:
+def _shared_in(values: list[str], pod: JsonObject) -> SharedClaim | None:
     """The claim that pods share. The last segment of the path follows from the request."""
     if not values:
         return None
-    return Cache(_volume_of(pod, MODEL_VOLUME, "persistentVolumeClaim", "claimName"), values[0].rpartition("/")[0])
+    return SharedClaim(
+        _volume_of(pod, MODEL_VOLUME, "persistentVolumeClaim", "claimName"), values[0].rpartition("/")[0]
+    )
 
 
 def _token_variable(token: SecretKey) -> JsonObject:

@@ -14,6 +14,8 @@ FRAMEWORKS = (
 
 SERVER = "kserve-container"
 """The container that serves the model."""
+LLM_SERVER = "main"
+"""The container that serves a language model."""
 TRANSFORMER = "transformer-container"
 """The container that takes the requests in front of it."""
 STORAGE_URI = "STORAGE_URI"

@@ -5,14 +5,13 @@ Source: KServe 0.20, ``pkg/controller/v1alpha2/llmisvc/managed_dra.go``: the con
 
 from kubectl_serve.kserve.base.accounting import Field, Ledger
 from kubectl_serve.kserve.base.draft import Draft
-from kubectl_serve.kserve.base.names import GROUP
+from kubectl_serve.kserve.base.names import GROUP, LLM_SERVER
 from serve_core.api.runtimes import Runtime
 from serve_core.base.constants import SERVER_CONTAINER
 from serve_core.base.json import JsonObject
 
 _PREFIX = f"{GROUP}/exp-dra-"
 _CLAIM, _SUFFIX = "managed-device", "-managed-dra"
-_MAIN = "main"
 
 
 def read(annotations: Field, runtime: Runtime | None, ledger: Ledger, draft: Draft) -> list[JsonObject]:
@@ -24,10 +23,10 @@ def read(annotations: Field, runtime: Runtime | None, ledger: Ledger, draft: Dra
     present = draft.pod.get("resourceClaims")
     claims = present.objects() if isinstance(present, Field) else []
     draft.pod["resourceClaims"] = [*claims, {"name": _CLAIM, "resourceClaimTemplateName": name}]
-    target = annotations.at(f"{_PREFIX}container-name").text() or _MAIN
+    target = annotations.at(f"{_PREFIX}container-name").text() or LLM_SERVER
     listed = [ledger.settled(each) for each in draft.pod["containers"]]
     for each in listed:
-        if each.get("name") == (SERVER_CONTAINER if target == _MAIN else target):
+        if each.get("name") == (SERVER_CONTAINER if target == LLM_SERVER else target):
             resources = each.setdefault("resources", {})
             resources["claims"] = [*resources.get("claims", []), {"name": _CLAIM}]
     image = _image_for(device, runtime)

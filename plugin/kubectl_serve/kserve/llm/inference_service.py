@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from kubectl_serve.kserve.base.accounting import Field, Ledger, Note
 from kubectl_serve.kserve.base.converted import Converted
 from kubectl_serve.kserve.base.draft import Draft
-from kubectl_serve.kserve.base.names import GROUP
+from kubectl_serve.kserve.base.names import GROUP, LLM_SERVER
 from kubectl_serve.kserve.llm import adapters, config, devices, metadata
 from kubectl_serve.kserve.llm import server as llm_server
 from kubectl_serve.kserve.llm.server import ModelArguments
@@ -32,7 +32,6 @@ CONFIG_KIND = "LLMInferenceServiceConfig"
 VERSIONS = (f"{GROUP}/v1alpha1", f"{GROUP}/v1alpha2")
 
 _RUNTIME = "vllm"
-_MAIN = "main"
 _INITIALIZER = "storage-initializer"
 _NOT_SPREAD = "refused: kubectl-serve serves a model on one node."
 _WAYS = {
@@ -197,7 +196,7 @@ class _Conversion:
     def _template(self, template: Field) -> None:
         template.entries()
         found = template.at("containers").objects()
-        main = next((each for each in found if each.at("name").value == _MAIN), None)
+        main = next((each for each in found if each.at("name").value == LLM_SERVER), None)
         volumes = template.at("volumes").objects()
         own_volumes = [str(each.at("name").value) for each in volumes]
         claims = self.draft.pod.pop("volumes", [])
@@ -215,7 +214,7 @@ class _Conversion:
         if initial:
             self.draft.pod["initContainers"] = initial
         if main is None:
-            main = template.at(_MAIN)  # absent: KServe's template gives all of it
+            main = template.at(LLM_SERVER)  # absent: KServe's template gives all of it
         if (self.said.tensor or 1) > max(llm_server.devices(main, self.runtime), 1):
             main.at("resources").remark(f"must request {self.said.tensor} accelerators for parallelism.tensor.")
         server = llm_server.read(main, own_volumes, self.said, self.runtime, self.draft)

@@ -28,7 +28,7 @@ from serve_core.context.cluster import ClusterContext
 from serve_core.istio.injection import MeshDecision
 from serve_core.knative import limits
 from serve_core.workload import hub_access, loader_container, loader_stores, model_server
-from serve_core.workload.loader_container import Cache, LoaderRequest
+from serve_core.workload.loader_container import LoaderRequest, SharedClaim
 from serve_core.workload.model_server import extended_resources, server_container
 
 PROGRESS_DEADLINE_DEFAULT = 600
@@ -298,7 +298,7 @@ def _request(
         files=runtimes.files_of(spec),
         credentials=spec.credentials,
         masked=masked,
-        cache=None if spec.cache is None else Cache(spec.cache.host, "/".join(spec.cache.segments)),
+        shared=None if spec.cache is None else SharedClaim(spec.cache.host, "/".join(spec.cache.segments)),
         hub_cache=hub_cache,
         token=token,
         uid=mesh.loader_uid,
