@@ -1,5 +1,6 @@
 """The cases of ``tests/golden/convert``: objects of KServe, what they become, and the messages."""
 
+import base64
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -113,8 +114,24 @@ def test_a_malformed_secret_or_account_is_never_raised(secrets: object, annotati
         assert convert.convert_all([document], CONTEXT, each)[0].deployment is not None
 
 
-def test_no_value_of_a_secret_is_shown(run: Run) -> None:
-    screen = run("convert", "-f", str(golden.GOLDEN / "convert/secret-of-the-account/input.yaml"))
+@given(entry=ANYTHING, text=st.text(max_size=20))
+def test_a_malformed_storage_entry_is_never_raised(entry: object, text: str) -> None:
+    predictor = {"sklearn": {"storage": {"key": "a", "path": "iris"}}}
+    document = {"apiVersion": VERSION, "kind": KIND, "metadata": {"name": "a"}, "spec": {"predictor": predictor}}
+    data: list[JsonObject] = [
+        {"stringData": {"a": entry}},
+        {"stringData": {"a": json.dumps(entry)}},
+        {"data": {"a": text}},
+        {"data": {"a": base64.b64encode(json.dumps({"bucket": entry, "type": entry}).encode()).decode()}},
+    ]
+    for each in data:
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "storage-config"}, **each}
+        assert convert.convert_all([document], CONTEXT, [secret])[0].notes
+
+
+@pytest.mark.parametrize("case", ["secret-of-the-account", "storage-entry-in-the-same-file"])
+def test_no_value_of_a_secret_is_shown(run: Run, case: str) -> None:
+    screen = run("convert", "-f", str(golden.GOLDEN / "convert" / case / "input.yaml"))
     assert "never-shown" not in screen.out + screen.err
 
 

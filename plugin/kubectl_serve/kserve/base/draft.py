@@ -7,7 +7,7 @@ from typing import Any
 from kubectl_serve.kserve.base.converted_runtime import ConvertedRuntime
 from serve_core.api import annotations
 from serve_core.api.annotations import DEPLOYMENT, MODE
-from serve_core.base.json import JsonObject
+from serve_core.base.json import JsonObject, object_at
 from serve_core.context.cluster import ClusterContext
 
 
@@ -37,6 +37,18 @@ class Draft:
     @property
     def without_knative(self) -> bool:
         return self.asked.get(MODE) == DEPLOYMENT
+
+    def other(self, kind: str, name: str) -> JsonObject | None:
+        """The object of Kubernetes with that name among the same files, in the namespace of the input. One without a
+        namespace is in any."""
+        given = self.metadata.get("namespace")
+        namespace = None if given is None else given.value
+        for each in self.others:
+            metadata = object_at(each, "metadata")
+            is_here = namespace is None or metadata.get("namespace") in (None, namespace)
+            if (each.get("apiVersion"), each.get("kind"), metadata.get("name")) == ("v1", kind, name) and is_here:
+                return each
+        return None
 
     def deployment(self) -> JsonObject:
         asked = {each.key: self.asked[each.key] for each in annotations.USER if each.key in self.asked}

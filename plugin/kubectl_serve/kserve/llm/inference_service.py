@@ -220,7 +220,7 @@ class _Conversion:
         server = llm_server.read(main, own_volumes, self.said, self.runtime, self.draft)
         beside = [each for each in found if each is not main]
         self.draft.pod["containers"] = [server, *beside]
-        credentials.read_of_pod(self.ledger.root, template, self.draft)
+        credentials.read_of_pod(template, self.draft)
 
     def _note_own_command(self, spec: Field) -> None:
         """Note what KServe's own command would say to vLLM, unless the user's says it."""

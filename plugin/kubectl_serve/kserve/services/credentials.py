@@ -3,6 +3,8 @@
 Source: KServe 0.20, ``pkg/credentials``.
 """
 
+import base64
+import json
 from collections.abc import Collection
 
 from kubectl_serve.kserve.base.accounting import Field
@@ -46,6 +48,36 @@ _SWITCHES = {
 _OF_KUBERNETES = ("-token-", "-dockercfg-")
 """Part of the names of Secrets that Kubernetes and OpenShift add to a ServiceAccount."""
 _DEFAULT_ACCOUNT = "default"
+_STORAGE_CONFIG = "storage-config"
+
+
+def storage_entry(storage: Field, draft: Draft) -> JsonObject:
+    """What Secret ``storage-config`` of the same files says of a storage entry; empty if there is none."""
+    kind = storage.at("parameters", "type").value
+    key = str(storage.at("key").value or (f"default_{kind}" if kind else "default"))
+    secret = draft.other("Secret", _STORAGE_CONFIG) or {}
+    text = object_at(secret, "stringData").get(key)
+    try:
+        found = json.loads(base64.b64decode(object_at(secret, "data").get(key) or "") if text is None else text)
+    except (TypeError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def note_entry(storage: Field, entry: JsonObject, scheme: str | None) -> None:
+    """Say what replaces the keys of a storage entry, if it names one or the files have its default."""
+    key = storage.at("key")
+    if not key and not entry:
+        return
+    key.use()
+    keys = _KEYS["gs"] if scheme == "gs" else "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL"
+    said = {"AWS_ENDPOINT_URL": entry.get("endpoint_url"), "AWS_REGION": entry.get("region")}
+    words = [f"{name}={value}" for name, value in said.items() if isinstance(value, str) and value and "@" not in value]
+    settings = f" The entry says {', '.join(words)}." if words else ""
+    (key or storage).remark(
+        f"the loader does not read the entry of Secret {_STORAGE_CONFIG}; create a Secret with {keys}, and set "
+        f"{CREDENTIALS} to its name.{settings}"
+    )
 
 
 def read(document: Field, predictor: Field, draft: Draft) -> None:
@@ -53,17 +85,17 @@ def read(document: Field, predictor: Field, draft: Draft) -> None:
     scheme = draft.asked.get(MODEL, "").partition("://")[0]
     if scheme in _OF_SECRETS:
         _of_annotations(document, predictor, scheme, draft)
-    read_of_pod(document, predictor, draft)
+    read_of_pod(predictor, draft)
 
 
-def read_of_pod(document: Field, predictor: Field, draft: Draft) -> None:
+def read_of_pod(predictor: Field, draft: Draft) -> None:
     """The Secret that the pod names: those that pull an image with a model, and those of its ServiceAccount."""
     scheme = draft.asked.get(MODEL, "").partition("://")[0]
     secrets = [each.at("name").text() for each in predictor.at("imagePullSecrets").objects()]
     if scheme == "oci" and len(secrets) == 1 and secrets[0] is not None:
         draft.asked[CREDENTIALS] = secrets[0]
     if scheme != "pvc" and CREDENTIALS not in draft.asked:
-        _of_account(document, predictor, scheme, draft)
+        _of_account(predictor, scheme, draft)
 
 
 def _of_annotations(document: Field, predictor: Field, scheme: str, draft: Draft) -> None:
@@ -72,13 +104,13 @@ def _of_annotations(document: Field, predictor: Field, scheme: str, draft: Draft
         for each in map(annotations.at, STORAGE_SECRETS):
             if not each or CREDENTIALS in draft.asked or each.text() is None:
                 continue
-            _take(str(each.value), each, scheme, document, draft)
+            _take(str(each.value), each, scheme, draft)
 
 
-def _of_account(document: Field, predictor: Field, scheme: str, draft: Draft) -> None:
+def _of_account(predictor: Field, scheme: str, draft: Draft) -> None:
     """The Secret of the ServiceAccount, if that is among the same files. Of several, the last is used, as by KServe."""
     named = predictor.at("serviceAccountName") or predictor.at("serviceAccount")
-    account = _object("ServiceAccount", str(named.value or _DEFAULT_ACCOUNT), document, draft)
+    account = draft.other("ServiceAccount", str(named.value or _DEFAULT_ACCOUNT))
     if account is None:
         if named:
             keys = f" with {_KEYS[scheme]}" if scheme in _KEYS else ""
@@ -89,14 +121,14 @@ def _of_account(document: Field, predictor: Field, scheme: str, draft: Draft) ->
     place = named or predictor
     listed = "imagePullSecrets" if scheme == "oci" else "secrets"
     names = [str(each.get("name")) for each in objects_in(account.get(listed))]
-    found = [name for name in names if (one := _object("Secret", name, document, draft)) and _is_of(scheme, one)]
+    found = [name for name in names if (one := draft.other("Secret", name)) and _is_of(scheme, one)]
     elsewhere = [
         name
         for name in names
-        if _object("Secret", name, document, draft) is None and not any(part in name for part in _OF_KUBERNETES)
+        if draft.other("Secret", name) is None and not any(part in name for part in _OF_KUBERNETES)
     ]
     if found:
-        _take(found[-1], place, scheme, document, draft)
+        _take(found[-1], place, scheme, draft)
     elif len(elsewhere) == 1 and scheme in _KEYS:
         draft.asked[CREDENTIALS] = elsewhere[0]
         place.remark(
@@ -111,10 +143,10 @@ def _of_account(document: Field, predictor: Field, scheme: str, draft: Draft) ->
         )
 
 
-def _take(name: str, place: Field, scheme: str, document: Field, draft: Draft) -> None:
+def _take(name: str, place: Field, scheme: str, draft: Draft) -> None:
     """Use a Secret, and say at ``place`` what the loader reads under another name."""
     draft.asked[CREDENTIALS] = name
-    secret = _object("Secret", name, document, draft)
+    secret = draft.other("Secret", name)
     if scheme == "https" and (secret is None or not {"authorization", "username"} & _keys_of(secret)):
         place.remark(_OTHER_KEYS)
     if scheme == "s3" and secret is None:
@@ -149,17 +181,6 @@ def _keys_to_write(annotated: JsonObject, present: Collection[str]) -> str:
     elif said.get("cabundle") or said.get("verifyssl", "").lower() in ("0", "false"):
         written["ca.crt"] = " (the authority of the store: the loader verifies each certificate)"
     return ", ".join(f"{key}{value}" for key, value in written.items() if key not in present)
-
-
-def _object(kind: str, name: str, document: Field, draft: Draft) -> JsonObject | None:
-    """An object among the same files, in the namespace of the document. One without a namespace is in any."""
-    namespace = document.at("metadata", "namespace").value
-    for each in draft.others:
-        metadata = object_at(each, "metadata")
-        is_here = namespace is None or metadata.get("namespace") in (None, namespace)
-        if each.get("apiVersion") == "v1" and each.get("kind") == kind and metadata.get("name") == name and is_here:
-            return each
-    return None
 
 
 def _keys_of(secret: JsonObject) -> set[str]:

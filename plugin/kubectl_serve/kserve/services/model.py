@@ -11,6 +11,7 @@ from kubectl_serve.kserve.base.accounting import Field
 from kubectl_serve.kserve.base.arguments import Arguments
 from kubectl_serve.kserve.base.draft import Draft
 from kubectl_serve.kserve.base.names import READ_ONLY
+from kubectl_serve.kserve.services import credentials
 from model_uri import encode_path, hub
 from model_uri.uri import is_short
 from serve_core.api import models
@@ -33,10 +34,6 @@ percent-encoded."""
 
 _SECOND = "has no effect: another field names the model."
 _STORAGE_TYPES = {"s3": "s3", "gs": "gs", "gcs": "gs"}
-_STORAGE_SECRET = (
-    "the entry of Secret storage-config is not read; create a Secret with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and "
-    f"AWS_ENDPOINT_URL, and set {CREDENTIALS} to its name."
-)
 
 
 @dataclass(frozen=True)
@@ -156,7 +153,9 @@ def read_storage(storage: Field, draft: Draft) -> None:
     """The model of a storage entry: a path in a bucket, and an entry of Secret ``storage-config``."""
     parameters = storage.at("parameters")
     kind, bucket, path = parameters.at("type"), parameters.at("bucket"), storage.at("path")
-    storage.at("key").note(_STORAGE_SECRET)
+    entry = credentials.storage_entry(storage, draft)
+    scheme = _STORAGE_TYPES.get(str(kind.value or entry.get("type") or "s3"))
+    credentials.note_entry(storage, entry, scheme)
     for name, each in parameters.entries().items():
         if name not in ("type", "bucket"):
             each.note(f"belongs into the Secret that {CREDENTIALS} names.")
@@ -164,14 +163,15 @@ def read_storage(storage: Field, draft: Draft) -> None:
         for each in (kind, bucket, path):
             each.note(_SECOND)
         return
-    scheme = _STORAGE_TYPES.get(str(kind.value or "s3"))
     if scheme is None:
-        kind.refuse("has no equivalent; the stores are those of the model's URI.")
+        (kind or storage).refuse("has no equivalent; the stores are those of the model's URI.")
         return
     kind.use()
-    if not bucket.value:
+    in_secret = entry.get("bucket")
+    its_name = bucket.text() or (in_secret if isinstance(in_secret, str) else "")
+    if not its_name:
         storage.remark(f"names no bucket; add the bucket from Secret storage-config to {MODEL}.")
-    where = f"{bucket.text() or 'BUCKET'}/{(path.text() or '').strip('/')}"
+    where = f"{its_name or 'BUCKET'}/{(path.text() or '').strip('/')}"
     draft.asked[MODEL] = encode_path(f"{scheme}://{where}")
 
 
