@@ -169,6 +169,7 @@ ANNOTATIONS: JsonObject = {
     "serving.kserve.io/deploymentMode": st.sampled_from(["RawDeployment", "Standard", "Serverless", "ModelMesh"]),
     "serving.kserve.io/autoscalerClass": st.sampled_from(["hpa", "keda", "external", "none"]),
     "serving.kserve.io/gke-accelerator": TEXT,
+    "serving.kserve.io/storageSecretName": st.sampled_from(["store", "storage-config"]),
     "serving.kserve.io/stop": st.sampled_from(["true", "false"]),
     "serving.kserve.io/enable-tag-routing": st.sampled_from(["true", "false"]),
     "storage.kserve.io/readonly": st.sampled_from(["true", "false"]),

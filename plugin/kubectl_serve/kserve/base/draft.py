@@ -20,6 +20,8 @@ class Draft:
     """The ServingRuntimes among the same files. Their ModelRuntimes are also in the context."""
     others: Sequence[JsonObject] = ()
     """Objects of Kubernetes itself among the same files, such as Secrets."""
+    has_entries: bool = False
+    """Whether a storage entry names the model, so that the Secret of the store has such entries."""
     former_names: set[str] = field(default_factory=set)
     """Names of the model in the input that are not the Deployment's."""
     metadata: dict[str, Any] = field(default_factory=dict)

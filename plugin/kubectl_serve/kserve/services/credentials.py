@@ -48,14 +48,20 @@ _SWITCHES = {
 _OF_KUBERNETES = ("-token-", "-dockercfg-")
 """Part of the names of Secrets that Kubernetes and OpenShift add to a ServiceAccount."""
 _DEFAULT_ACCOUNT = "default"
-_STORAGE_CONFIG = "storage-config"
+STORAGE_CONFIG = "storage-config"
 
 
-def storage_entry(storage: Field, draft: Draft) -> JsonObject:
-    """What Secret ``storage-config`` of the same files says of a storage entry; empty if there is none."""
+def of_entries(document: Field) -> str:
+    """The Secret with the storage entries: ``storage-config``, or the one that the annotation names."""
+    found = [each for each in _annotations(document) if each.is_text()]
+    return str(found[0].value) if found else STORAGE_CONFIG
+
+
+def storage_entry(secret_name: str, storage: Field, draft: Draft) -> JsonObject:
+    """What a Secret in the same files says of a storage entry; empty if it is not there or cannot be read."""
     kind = storage.at("parameters", "type").value
     key = str(storage.at("key").value or (f"default_{kind}" if kind else "default"))
-    secret = draft.other("Secret", _STORAGE_CONFIG) or {}
+    secret = draft.other("Secret", secret_name) or {}
     text = object_at(secret, "stringData").get(key)
     try:
         found = json.loads(base64.b64decode(object_at(secret, "data").get(key) or "") if text is None else text)
@@ -64,18 +70,21 @@ def storage_entry(storage: Field, draft: Draft) -> JsonObject:
     return found if isinstance(found, dict) else {}
 
 
-def note_entry(storage: Field, entry: JsonObject, scheme: str | None) -> None:
+def note_entry(secret_name: str, storage: Field, entry: JsonObject, scheme: str | None, document: Field) -> None:
     """Say what replaces the keys of a storage entry, if it names one or the files have its default."""
     key = storage.at("key")
     if not key and not entry:
         return
     key.use()
+    for each in _annotations(document):
+        if each.value == secret_name:
+            each.use()
     keys = _KEYS["gs"] if scheme == "gs" else "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL"
     said = {"AWS_ENDPOINT_URL": entry.get("endpoint_url"), "AWS_REGION": entry.get("region")}
     words = [f"{name}={value}" for name, value in said.items() if isinstance(value, str) and value and "@" not in value]
     settings = f" The entry says {', '.join(words)}." if words else ""
     (key or storage).remark(
-        f"the loader does not read the entry of Secret {_STORAGE_CONFIG}; create a Secret with {keys}, and set "
+        f"the loader does not read the entry of Secret {secret_name}; create a Secret with {keys}, and set "
         f"{CREDENTIALS} to its name.{settings}"
     )
 
@@ -83,8 +92,8 @@ def note_entry(storage: Field, entry: JsonObject, scheme: str | None) -> None:
 def read(document: Field, predictor: Field, draft: Draft) -> None:
     """The Secret for the loader. Called after the model is read."""
     scheme = draft.asked.get(MODEL, "").partition("://")[0]
-    if scheme in _OF_SECRETS:
-        _of_annotations(document, predictor, scheme, draft)
+    if scheme in _OF_SECRETS and not draft.has_entries:
+        _of_annotations(document, scheme, draft)
     read_of_pod(predictor, draft)
 
 
@@ -98,12 +107,16 @@ def read_of_pod(predictor: Field, draft: Draft) -> None:
         _of_account(predictor, scheme, draft)
 
 
-def _of_annotations(document: Field, predictor: Field, scheme: str, draft: Draft) -> None:
+def _annotations(document: Field) -> list[Field]:
+    """The annotations that name a Secret, those of the predictor first."""
+    places = (document.at("spec", "predictor", "annotations"), document.at("metadata", "annotations"))
+    return [each for place in places for each in map(place.at, STORAGE_SECRETS) if each]
+
+
+def _of_annotations(document: Field, scheme: str, draft: Draft) -> None:
     """The Secret that an annotation names. KServe then does not read those of the ServiceAccount."""
-    for annotations in (predictor.at("annotations"), document.at("metadata", "annotations")):
-        for each in map(annotations.at, STORAGE_SECRETS):
-            if not each or CREDENTIALS in draft.asked or each.text() is None:
-                continue
+    for each in _annotations(document):
+        if CREDENTIALS not in draft.asked and each.text() is not None:
             _take(str(each.value), each, scheme, draft)
 
 

@@ -108,7 +108,10 @@ def _read_own_download(server: Field, draft: Draft) -> None:
     named = next((each for each in said if each is not None and _REPOSITORY.fullmatch(each)), None)
     if named is not None:
         draft.asked[MODEL] = model.of_hub(named, line.flag("--revision"))
-        server.remark("the loader downloads the model instead of the server.")
+        if known is None:
+            server.remark(f"{named} is read as a repository of a hub; the loader downloads it instead of the server.")
+        else:
+            server.remark("the loader downloads the model instead of the server.")
 
 
 def _stored(server: Field, draft: Draft) -> list[Field]:

@@ -134,7 +134,7 @@ def _model_server(
         model.read_uri(uri, draft)
     if storage:
         storage.entries()
-        model.read_storage(storage, draft)
+        model.read_storage(storage, root, draft)
     chosen = runtime.read(served, framework, draft)
     annotation = root.at("metadata", "annotations", "modelFormat")
     if annotation.value in (framework, served.at("modelFormat", "name").value):

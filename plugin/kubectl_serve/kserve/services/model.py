@@ -149,13 +149,15 @@ def _common_mount(paths: list[str], *, of_catalogue: bool) -> str:
     return common if is_allowed and not is_default else MODEL_MOUNT
 
 
-def read_storage(storage: Field, draft: Draft) -> None:
+def read_storage(storage: Field, document: Field, draft: Draft) -> None:
     """The model of a storage entry: a path in a bucket, and an entry of Secret ``storage-config``."""
     parameters = storage.at("parameters")
     kind, bucket, path = parameters.at("type"), parameters.at("bucket"), storage.at("path")
-    entry = credentials.storage_entry(storage, draft)
+    draft.has_entries = MODEL not in draft.asked
+    secret = credentials.of_entries(document) if draft.has_entries else credentials.STORAGE_CONFIG
+    entry = credentials.storage_entry(secret, storage, draft)
     scheme = _STORAGE_TYPES.get(str(kind.value or entry.get("type") or "s3"))
-    credentials.note_entry(storage, entry, scheme)
+    credentials.note_entry(secret, storage, entry, scheme, document)
     for name, each in parameters.entries().items():
         if name not in ("type", "bucket"):
             each.note(f"belongs into the Secret that {CREDENTIALS} names.")
@@ -170,7 +172,7 @@ def read_storage(storage: Field, draft: Draft) -> None:
     in_secret = entry.get("bucket")
     its_name = bucket.text() or (in_secret if isinstance(in_secret, str) else "")
     if not its_name:
-        storage.remark(f"names no bucket; add the bucket from Secret storage-config to {MODEL}.")
+        storage.remark(f"names no bucket; add the bucket from Secret {secret} to {MODEL}.")
     where = f"{its_name or 'BUCKET'}/{(path.text() or '').strip('/')}"
     draft.asked[MODEL] = encode_path(f"{scheme}://{where}")
 
