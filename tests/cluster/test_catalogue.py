@@ -15,6 +15,7 @@ from support.paths import ROOT
 
 FOLDER = ROOT / "manifests/runtimes"
 CATALOGUE = [runtimes.parse(yaml.safe_load(path.read_text())) for path in sorted(FOLDER.glob("*.yaml"))]
+OF_ONE_FILE = {each.name for each in CATALOGUE if each.single_file}
 FACTS = ClusterContext(LoaderConfig("example.com/loader:1"), tuple(CATALOGUE))
 GPU: Json = {"name": "model-server", "resources": {"limits": {"nvidia.com/gpu": "1"}}}
 
@@ -44,7 +45,8 @@ def test_knative_and_the_restricted_standard_take_it(
     runtime: str, protocol: str, gpu: bool, api: ApiServer, restricted: str
 ) -> None:
     spec: Json | None = {"template": {"spec": {"containers": [GPU]}}} if gpu else None
-    verdict = judge(deployment("model", "s3://models/net", spec, runtime=runtime, protocol=protocol), FACTS)
+    model = "s3://models/net.gguf" if runtime in OF_ONE_FILE else "s3://models/net"
+    verdict = judge(deployment("model", model, spec, runtime=runtime, protocol=protocol), FACTS)
     assert verdict.problems == ()
     assert verdict.service is not None
     template = verdict.service["spec"]["template"]["spec"]
