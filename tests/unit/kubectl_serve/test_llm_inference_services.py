@@ -64,7 +64,7 @@ def test_a_model_with_a_plain_router_is_vllm_of_the_catalogue(version: str) -> N
         "runtime": "vllm",
         "protocol": "openai",
         "scale": "2",
-        "timeout": "10m",
+        "timeout": "600s",
     }
     assert server_of(found) == {"name": "model-server", "args": ["--served-model-name=acme/chat"]}
     assert found.problems == ()
