@@ -4,7 +4,7 @@ A compact description of KServe's v1beta1 schema (KServe 0.20, ``pkg/apis/servin
 list has one element, and a leaf is a strategy of values. Pod and container fields are Kubernetes' own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hypothesis import strategies as st
@@ -215,10 +215,14 @@ def some_of(schema: Schema, most: int = 5) -> st.SearchStrategy[Any]:
     return schema  # type: ignore[no-any-return]
 
 
+KINDS = ("model", "framework", "custom", "image", "anything")
+"""What serves the model: ``image`` is one that contains it."""
+
+
 @st.composite
-def inference_services(draw: st.DrawFn) -> JsonObject:
+def inference_services(draw: st.DrawFn, kinds: Sequence[str] = KINDS) -> JsonObject:
     predictor = draw(some_of(PREDICTOR))
-    kind = draw(st.sampled_from(["model", "framework", "custom", "anything"]))
+    kind = draw(st.sampled_from(kinds))
     if kind == "model":
         predictor["model"] = draw(some_of(MODEL)) | {"modelFormat": draw(some_of(MODEL["modelFormat"]))}
         predictor["model"].setdefault("storageUri", draw(URI))
@@ -229,6 +233,12 @@ def inference_services(draw: st.DrawFn) -> JsonObject:
         predictor["containers"] = [
             {**draw(some_of(CONTAINER)), "image": "registry.example.com/own:1", "env": [variable]}
         ]
+    elif kind == "image":
+        fields = {key: value for key, value in CONTAINER.items() if key not in ("args", "env")}
+        own = {**draw(some_of(fields)), "name": "kserve-container", "image": "registry.example.com/own:1"}
+        beside = {"name": "beside", "image": "registry.example.com/beside:1"}
+        predictor = {key: value for key, value in predictor.items() if key != "storageUris"}
+        predictor["containers"] = draw(st.sampled_from([[own], [own, beside], [beside, own]]))
     spec = {"predictor": predictor, **draw(some_of(SPEC, 1))}
     if "transformer" in spec:
         spec["transformer"].setdefault("containers", [draw(some_of(CONTAINER))])

@@ -1,6 +1,7 @@
 """No field of an InferenceService disappears: another value changes the result, or a note reports the field."""
 
 import copy
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from kubectl_serve.kserve.base.accounting import Ledger
 from kubectl_serve.kserve.base.converted import Converted
 from kubectl_serve.kserve.services.inference_service import convert
 from serve_core.admission.decide import judge
+from serve_core.base.constants import PREFIX
 from serve_core.base.json import JsonObject
 from serve_core.knative.features import FLAGS
 from support import golden
@@ -31,11 +33,11 @@ WRONG = st.sampled_from(
 
 
 @settings(max_examples=100)
-@given(inference_services())
+@given(st.one_of(inference_services(), inference_services(kinds=["image"])))
 def test_every_field_is_used_reported_or_refused(document: JsonObject) -> None:
     converted = convert(document, CONTEXT)
-    if converted.deployment is None:
-        assert converted.notes
+    if converted.deployment is None and not converted.others:
+        assert converted.notes or converted.problems
         return
     parts = {key: document[key] for key in ("metadata", "spec")}
     lost = [at for at in leaves(parts) if not _is_reported(at, document, converted) and not _matters(at, document)]
@@ -59,7 +61,16 @@ def test_a_value_of_another_type_anywhere_never_raises(document: JsonObject, dat
     place = at[: data.draw(st.integers(1, len(at)))]
     _owner(document, place)[place[-1]] = data.draw(WRONG)
     converted = convert(document, CONTEXT)
-    assert converted.deployment is not None or converted.notes
+    assert converted.deployment is not None or converted.others or converted.notes or converted.problems
+
+
+@settings(max_examples=60)
+@given(inference_services(kinds=["image"]))
+def test_a_predictor_without_a_model_has_nothing_of_kubectl_serve(document: JsonObject) -> None:
+    converted = convert(document, CONTEXT)
+    assert converted.deployment is None
+    assert all(each["metadata"]["name"] == document["metadata"]["name"] for each in converted.others)
+    assert PREFIX not in json.dumps(converted.others)
 
 
 def test_a_field_that_is_copied_and_removed_again_is_reported() -> None:
@@ -116,7 +127,7 @@ def _changed(document: JsonObject, at: tuple[str | int, ...]) -> JsonObject:
     elif isinstance(value, int):
         owner[at[-1]] = value + 1
     else:
-        owner[at[-1]] = f"{value}0" if isinstance(value, str) else None
+        owner[at[-1]] = f"{value}0" if isinstance(value, str) else {"other": "value"}
     return changed
 
 

@@ -10,12 +10,12 @@ from serve_core.base.reasons import Diagnostic
 @dataclass(frozen=True)
 class Converted:
     deployment: JsonObject | None
-    """``None`` if there is nothing to serve; a note says why."""
+    """With a model. ``None`` if there is nothing to serve; a note says why."""
     notes: tuple[Note, ...] = ()
     problems: tuple[Diagnostic, ...] = ()
     """Why the webhook would refuse the Deployment, or one with the ModelRuntime."""
     others: tuple[JsonObject, ...] = ()
-    """Further objects: a ModelRuntime, or what the Deployment needs."""
+    """Further objects: a ModelRuntime, what the Deployment needs, or what serves without kubectl-serve."""
     is_for_others: bool = False
     """Whether the object only says something about others, and becomes none of its own."""
 

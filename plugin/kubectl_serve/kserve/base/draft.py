@@ -22,6 +22,8 @@ class Draft:
     """Objects of Kubernetes itself among the same files, such as Secrets."""
     has_entries: bool = False
     """Whether a storage entry names the model, so that the Secret of the store has such entries."""
+    is_plain: bool = False
+    """Whether the image contains the model, so that kubectl-serve has nothing to load."""
     former_names: set[str] = field(default_factory=set)
     """Names of the model in the input that are not the Deployment's."""
     metadata: dict[str, Any] = field(default_factory=dict)

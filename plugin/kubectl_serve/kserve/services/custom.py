@@ -23,13 +23,20 @@ _REPOSITORY_FLAGS = (
 )  # fmt: skip
 _REPOSITORY_VARIABLES = ("MODEL_ID", "HF_MODEL_ID", "MODEL_NAME_OR_PATH")
 """Where servers that are not known usually read the repository of a hub."""
+_NAMED_BY_KNATIVE = ("http1", "h2c")
+"""The names of a port in a Knative Service."""
 _STORED = re.compile(r"(?:s3|gs|hf)://[^\s,;]+", re.ASCII)
 """The URI of a model in a store that many servers read themselves."""
 _OF_A_MODEL = re.compile(r"MODEL|STORAGE", re.ASCII | re.IGNORECASE)
 """Part of the name of a flag or variable that has such a URI."""
-_NO_MODEL = (
-    "name no model to load. If the server downloads one, write its URI into the variable STORAGE_URI, and convert it "
-    f"again: it becomes {MODEL}. If the image contains the model, use a plain Knative Service."
+_DOWNLOADS = (
+    "If the server downloads a model, write its URI into the variable STORAGE_URI, and convert it again: it becomes "
+    f"{MODEL}."
+)
+_NO_MODEL = f"name no model to load. {_DOWNLOADS} If the image contains the model, use plain Knative Services."
+_PLAIN = (
+    "name no model to load, so the image contains it: this becomes a plain {kind}, which kubectl-serve does not "
+    f"change, and policies on models do not see. {_DOWNLOADS}"
 )
 
 
@@ -44,8 +51,9 @@ class Custom:
     """The other containers."""
 
 
-def read(predictor: Field, draft: Draft) -> Custom | None:
-    """The containers; ``None``, with a note, if none of them names a model."""
+def read(predictor: Field, draft: Draft, *, is_alone: bool) -> Custom | None:
+    """The containers. If none of them names a model, the draft becomes a plain one; or, with a note, the result is
+    ``None``, unless the predictor ``is_alone``: no other component or container is in front of it."""
     elements = predictor.at("containers").objects()
     if not elements:
         predictor.remark("names no model to load.")
@@ -60,9 +68,11 @@ def read(predictor: Field, draft: Draft) -> Custom | None:
     if MODEL not in draft.asked:
         _read_own_download(server, draft)
     stored = [] if MODEL in draft.asked else _stored(server, draft)
-    if MODEL not in draft.asked:
+    if MODEL not in draft.asked and not is_alone:
         predictor.at("containers").note(_NO_MODEL)
         return None
+    if MODEL not in draft.asked:
+        _become_plain(predictor, draft)
     made = container(server, draft) | _with_path(server, stored, draft)
     beside = [each for each in elements if each is not server]
     if beside or not server.at("name"):
@@ -72,8 +82,28 @@ def read(predictor: Field, draft: Draft) -> Custom | None:
     port = containers.port_of(server)
     if len(server.at("ports").objects()) > 1:
         draft.asked[PORT_ANNOTATION] = str(port)  # of several, KServe takes the first
-        containers.note_further_ports(server)
+    _note_ports(server, port, draft)
     return Custom(made, port, beside)
+
+
+def _become_plain(predictor: Field, draft: Draft) -> None:
+    draft.is_plain = True
+    kind = "Deployment with a Service" if draft.without_knative else "Knative Service"
+    predictor.at("containers").remark(_PLAIN.format(kind=kind))
+
+
+def _note_ports(server: Field, port: int, draft: Draft) -> None:
+    """Report what becomes of the ports of a server that listens on ``port``."""
+    ports = server.at("ports").objects()
+    if draft.without_knative or not draft.is_plain:
+        if len(ports) > 1:
+            containers.note_further_ports(server)
+        return
+    for each in ports:  # the rendering reports the further ones
+        is_it = len(ports) == 1 or each.at("containerPort").value == port
+        name = each.at("name")
+        if is_it and name.value not in (None, *_NAMED_BY_KNATIVE):
+            name.note("Knative takes only the names http1 and h2c: grpc becomes h2c, and others are left out.")
 
 
 def container(written: Field, draft: Draft) -> dict[str, Any]:

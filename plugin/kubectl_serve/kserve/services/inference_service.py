@@ -21,6 +21,7 @@ from kubectl_serve.kserve.services import (
     custom,
     metadata,
     model,
+    plain,
     pod,
     requests,
     runtime,
@@ -43,8 +44,11 @@ def convert(
     found: Sequence[ConvertedRuntime] = (),
     others: Sequence[JsonObject] = (),
 ) -> Converted:
-    """The Deployment that serves the model of an InferenceService. ``found``: the ServingRuntimes among the same files.
-    ``others``: objects of Kubernetes itself there. The input is not changed."""
+    """The Deployment that serves the model of an InferenceService, or plain objects if its image contains the model.
+
+    ``found``: the ServingRuntimes among the same files. ``others``: objects of Kubernetes itself there. The input is
+    not changed.
+    """
     ledger = Ledger(document)
     root = ledger.root
     draft = Draft(context, str(root.at("metadata", "name").value), found, others)
@@ -56,21 +60,24 @@ def convert(
     spec.entries()
     predictor.entries()
     scaling.read(root, autoscaling, draft)
-    requests.read(predictor, draft)
     _refuse_others(spec)
     pod.read(predictor, draft)
     made = _containers(root, draft)
     if made:
         draft.pod["containers"] = made
-    credentials.read(root, predictor, draft)
-    model.read_access(root, draft)
+    requests.read(predictor, draft)
+    if not draft.is_plain:
+        credentials.read(root, predictor, draft)
+        model.read_access(root, draft)
     deployment = ledger.settled(draft.deployment())
     ledger.report()
     if ledger.faults:
         return Converted(None, tuple(ledger.faults))
     notes = tuple(sorted(ledger.notes))
-    if ledger.refused or MODEL not in draft.asked:
+    if ledger.refused or not (MODEL in draft.asked or draft.is_plain):
         return Converted(None, notes)
+    if draft.is_plain:
+        return plain.convert(deployment, notes, context)
     return Converted(deployment, notes, judge(deployment, context).problems)
 
 
@@ -100,7 +107,9 @@ def _containers(root: Field, draft: Draft) -> list[dict[str, Any]]:
             if each.at("name").value == SERVER:
                 each.refuse("a predictor with a model cannot have this container.")
     else:
-        own = custom.read(predictor, draft)
+        in_containers = any(each.at("name").value == TRANSFORMER for each in beside)
+        is_alone = not (separate or in_containers or root.at("spec", "explainer"))
+        own = custom.read(predictor, draft, is_alone=is_alone)
         if own is None:
             return []
         main, port, beside = own.server, own.port, own.beside

@@ -25,7 +25,7 @@ _ONE_RESOURCE = (
 )
 _OWN_AUTOSCALER = (
     f"has no equivalent: in mode deployment, replicas are added at {CPU_TARGET} % of the CPU request. For another "
-    f"target, remove {SCALE}, and create an autoscaler for the Deployment."
+    f"target, remove {SCALE} or the HorizontalPodAutoscaler, and create an autoscaler for the Deployment."
 )
 
 
@@ -160,7 +160,10 @@ def _without_knative(predictor: Field, chosen: Field, draft: Draft) -> None:
     if chosen.value == "hpa":
         chosen.use()
     elif chosen.value == "keda":
-        chosen.note(f"has no equivalent; for KEDA, remove {SCALE}, and create a ScaledObject for the Deployment.")
+        chosen.note(
+            f"has no equivalent; for KEDA, remove {SCALE} or the HorizontalPodAutoscaler, and create a ScaledObject "
+            "for the Deployment."
+        )
     metric, target, kind = (predictor.at(key) for key in ("scaleMetric", "scaleTarget", "scaleMetricType"))
     is_default = metric.value in (None, "cpu") and target.value in (None, CPU_TARGET)
     for each in (metric, target):
