@@ -119,7 +119,7 @@ _REFUSALS = (
             "runtime {runtime} in container {server} listens on port {port}, and the containers of a pod share their "
             "ports."
         ),
-        "Use another port for this container, and declare it. The model server is at localhost:{port}.",
+        "Use another port for this container, and declare it. The model server is at localhost:{serving}.",
     ),
     (
         "ContainerAmbiguous",

@@ -4,6 +4,9 @@ It has the port, so the requests go to it. The model server listens on its runti
 not declare it: a Knative Service has one port over all of its containers.
 """
 
+from itertools import pairwise
+from typing import Any
+
 from serve_core.admission.working_set import Admission
 from serve_core.api.runtimes import Runtime
 from serve_core.api.serving_spec import ServingSpec
@@ -11,6 +14,8 @@ from serve_core.base.findings import Findings
 from serve_core.base.json import JsonObject, list_of
 from serve_core.base.reasons import diagnostic, explanation
 from serve_core.base.workload import POD
+from serve_core.workload import command_line
+from serve_core.workload.command_line import is_flag, port_of
 from serve_core.workload.model_server import PROBES, declared_ports, front_container, with_ports
 
 
@@ -23,7 +28,7 @@ def put_in_front(
     front = front_container(containers, spec.port)
     if front is None or not own or (spec.port in own and spec.port not in declared_ports(front)):
         return server, []
-    _refuse_taken_ports(server, own, containers, runtime, findings)
+    _refuse_taken_ports(server, containers, runtime, findings)
     findings.explanations.append(explanation("RequestsInFront", name=front["name"], server=server["name"], port=own[0]))
     numbers: dict[int | str, int] = {str(port.get("name")): port["containerPort"] for port in server["ports"]}
     behind = {key: value for key, value in server.items() if key != "ports"}
@@ -40,13 +45,25 @@ def takes_port(admission: Admission) -> bool:
     return front_container(containers, port) is not None or admission.serving_port.index is not None
 
 
-def _refuse_taken_ports(
-    server: JsonObject, own: list[int], containers: list[JsonObject], runtime: Runtime, findings: Findings
-) -> None:
+def _refuse_taken_ports(server: JsonObject, containers: list[JsonObject], runtime: Runtime, findings: Findings) -> None:
     """Refuse ports of the model server in other containers: all containers of a pod share its ports."""
+    own = _listening_ports(server)
     for index, container in enumerate(containers):
         for place, port in enumerate(list_of(container.get("ports"))):
             if container.get("name") != server["name"] and port.get("containerPort") in own:
-                words = {"port": port["containerPort"], "runtime": runtime.name, "server": server["name"]}
+                words = {"port": port["containerPort"], "serving": declared_ports(server)[0]}
+                words |= {"runtime": runtime.name, "server": server["name"]}
                 at = f"{POD}.containers[{index}].ports[{place}].containerPort"
                 findings.problems.append(diagnostic("PortTaken", at, **words))
+
+
+def _listening_ports(server: JsonObject) -> tuple[Any, ...]:
+    """The ports on which a runtime listens: the declared one, and those of its variables and flags, such as
+    ``MLSERVER_GRPC_PORT`` and ``--grpc-port``."""
+    line = command_line.read(server)
+    written = [value for name, value in line.variables.items() if name.endswith("_PORT")]
+    for word, following in pairwise((*line.words, "")):
+        flag, equals, value = word.partition("=")
+        if is_flag(flag) and flag.endswith("port"):
+            written.append(value if equals else following)
+    return (*declared_ports(server), *filter(None, map(port_of, written)))
