@@ -123,7 +123,7 @@ def test_a_service_that_comes_with_its_deployment_is_got_out_of_the_way_of(
 
 
 @pytest.mark.parametrize(("scale", "minimum"), [("1..1", 1), ("2", 2)])
-def test_ten_updates_leave_no_replica_of_the_revisions_before(
+def test_updates_leave_no_replica_of_the_revisions_before(
     namespace: Namespace, ingress: Ingress, iris: Trained, scale: str, minimum: int
 ) -> None:
     # Knative's autoscaler takes the window to see that there are no requests, and queue-proxy 30 s to end.
@@ -146,7 +146,7 @@ def test_ten_updates_leave_no_replica_of_the_revisions_before(
         eventually(lambda: revisions() == alone, 60, f"after update {number}, only the new revision has pods")
 
     with constant_requests(lambda: ingress.predict(served, iris.rows[:1])) as requests:
-        for number in range(10):
+        for number in range(2):
             update(number)
     print(f"{len(requests.answers)} requests, {len(requests.failed)} failed; at most {max(counts)} pods")
     assert requests.failed == []
