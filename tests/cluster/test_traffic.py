@@ -153,6 +153,25 @@ def test_updates_leave_no_replica_of_the_revisions_before(
     assert max(counts) <= 2 * minimum
 
 
+def test_a_rollback_with_a_minimum_moves_the_traffic_once_its_pods_are_ready(
+    namespace: Namespace, ingress: Ingress, iris: Trained, always_two: Trained
+) -> None:
+    row, old, new = iris.rows[:1], iris.answers[:1], always_two.answers[:1]
+    namespace.apply(deployment("iris", IRIS, credentials="store", scale="2", window="15s"))
+    namespace.wait_ready("iris")
+    change(namespace, f"model={ALWAYS_TWO}")
+    served = namespace.wait_ready("iris")
+    eventually(lambda: only(ingress, served, row, new), 60, "the new model answers")
+    pods = f"{PREFIX}deployment=iris,serving.knative.dev/revision=iris-00001"
+    eventually(lambda: not namespace.list("pods", pods), 90, "the revision before has no pods")
+
+    with constant_requests(lambda: ingress.predict(served, row)) as requests:
+        namespace.kubectl("serve", "rollback", "iris")
+        eventually(lambda: only(ingress, served, row, old), 120, "the revision before answers")
+        eventually(lambda: len(namespace.list("pods", pods)) == 2, 60, "it has its minimum")
+    assert requests.failed == []
+
+
 def test_a_canary_its_promotion_the_way_back_and_a_revision_that_never_becomes_ready(
     namespace: Namespace, ingress: Ingress, iris: Trained, always_two: Trained
 ) -> None:
