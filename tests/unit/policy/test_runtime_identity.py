@@ -242,7 +242,7 @@ def test_the_finding_names_the_changed_field(kind: str) -> None:
 @pytest.mark.parametrize("mode", ["knative", "deployment"])
 def test_a_transformer_in_front_answers_in_the_runtimes_place(mode: str) -> None:
     written = deployment(mode=mode)
-    front = {"name": "transformer", "image": "docker.io/vllm/transformer:1", "ports": [{"containerPort": 9000}]}
+    front = {"name": "transformer", "image": "docker.io/vllm/transformer:1", "ports": [{"containerPort": 8090}]}
     written["spec"] = {"template": {"spec": {"containers": [{"name": "model-server"}, front]}}}
     flags = {**FACTS.features, "multi-container-probing": "enabled"}
     completed = judge(written, replace(FACTS, features=flags)).deployment

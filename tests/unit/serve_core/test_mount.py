@@ -277,7 +277,7 @@ def test_the_hub_layout_is_the_same_beside_another_path() -> None:
 
 
 def test_behind_a_transformer_the_model_server_has_the_mount() -> None:
-    front = {"name": "front", "image": "example.com/front:1", "ports": [{"containerPort": 9000}]}
+    front = {"name": "front", "image": "example.com/front:1", "ports": [{"containerPort": 8090}]}
     written = deployment({"containers": [front, {"name": "model-server"}]}, mount="/models")
     verdict = judge(written, replace(CONTEXT, features={**CONTEXT.features, "multi-container-probing": "enabled"}))
     assert served(verdict)["name"] == "model-server"
