@@ -254,11 +254,14 @@ def _subpath(request: LoaderRequest | None, name: str) -> str:
 
 def _mount(spec: ServingSpec, request: LoaderRequest | None) -> JsonObject:
     """The mount of the model: its folder in the volume, or its file."""
-    part = spec.model.path.strip("/") if spec.model.scheme == "pvc" else _subpath(request, MODEL_SUBPATH)
-    if spec.model.scheme == "pvc" and spec.file_name is not None and not spec.mounts_file:
-        part = part.rpartition("/")[0]
-    elif spec.model.scheme != "pvc" and spec.mounts_file:
-        part = f"{part}/{spec.file_name}"
+    if spec.model.scheme == "pvc":
+        part = spec.model.path.strip("/")
+        if spec.file_name is not None and not spec.mounts_file:
+            part = part.rpartition("/")[0]
+    else:
+        part = _subpath(request, MODEL_SUBPATH)
+        if spec.mounts_file:
+            part = f"{part}/{spec.file_name}"
     mount = {"name": MODEL_VOLUME, "mountPath": spec.mount, **_read_only(spec)}
     return {**mount, "subPath": part} if part else mount
 
