@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from serve_core.admission.decide import Verdict
+from serve_core.api import serving_spec
 from serve_core.api.loader_protocol import LoaderOutput
+from serve_core.api.serving_spec import ServingSpec
 from serve_core.base.json import JsonObject
 from serve_core.base.ownership import Identity, claims, identity, is_leaving, owns
 from serve_core.knative import traffic
@@ -44,6 +47,11 @@ class Observed:
     """The minimum scale that was set last, by the Knative Service's UID and the revision."""
     fault: Condition | None = None
     """Ready, where an apply failed."""
+
+    @cached_property
+    def spec(self) -> ServingSpec | None:
+        """The annotations of the Deployment, read once for all that is planned."""
+        return serving_spec.read_stored(self.deployment)
 
     @property
     def wanted(self) -> tuple[JsonObject, ...]:

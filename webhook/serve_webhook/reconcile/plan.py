@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from serve_core.admission import handover
-from serve_core.api import serving_spec, sizing
+from serve_core.api import sizing
 from serve_core.api.annotations import (
     HANDOVER,
     MODEL_SIZE,
@@ -197,10 +197,9 @@ def _moves_traffic(observed: Observed, notes: Mapping[str, str]) -> bool:
 
 def _traffic(observed: Observed, notes: Mapping[str, str]) -> list[JsonObject]:
     """The traffic of the Knative Service with these annotations."""
-    spec = serving_spec.read_stored(observed.deployment)
-    if observed.verdict.service is None or spec is None:
+    if observed.verdict.service is None or observed.spec is None:
         return []
-    return traffic.targets(spec, notes, Workload(observed.deployment).template_annotations)
+    return traffic.targets(observed.spec, notes, Workload(observed.deployment).template_annotations)
 
 
 def _minimums(observed: Observed, progress: ServiceProgress | None, notes: Mapping[str, str]) -> list[SetMinimum]:
@@ -304,10 +303,9 @@ def _annotations(observed: Observed, progress: ServiceProgress | None, loaded: C
         wanted = _with_size(wanted, observed)
         if (previous := wanted.get(PREVIOUS)) and progress.lacks(previous):
             del wanted[PREVIOUS]
-    spec = serving_spec.read_stored(observed.deployment)
     # The traffic does not wait for a host name.
-    if progress and spec and conditions.ready(progress, loaded).status == "True":
-        wanted |= traffic.settled(spec, wanted, progress.service["status"])
+    if progress and observed.spec and conditions.ready(progress, loaded).status == "True":
+        wanted |= traffic.settled(observed.spec, wanted, progress.service["status"])
     generation = int(workload.metadata["generation"])
     wanted[OBSERVED_GENERATION] = str(generation)
     if wanted == present:
