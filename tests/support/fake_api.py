@@ -216,13 +216,19 @@ class MemoryApi(FakeKube):
         return manifest
 
     async def delete(
-        self, resource: Resource, namespace: str | None, name: str, *, uid: str = "", dry_run: bool = False
+        self,
+        resource: Resource,
+        namespace: str | None,
+        name: str,
+        *,
+        uid: str = "",
+        version: str = "",
+        dry_run: bool = False,
     ) -> None:
         assert uid
         assert not dry_run
         live = self.live(resource, namespace, name)
-        if live["metadata"]["uid"] != uid:
-            raise ConflictError("another one", 409)
+        _check_preconditions(live, {"metadata": {"uid": uid, "resourceVersion": version}})
         self.writes.append(f"delete {resource.plural}")
         self._bound("DELETE", resource, None, live)
         self.remove(resource, namespace or "", name)

@@ -69,9 +69,16 @@ class Client(Protocol):
         ...
 
     async def delete(
-        self, resource: Resource, namespace: str | None, name: str, *, uid: str = "", dry_run: bool = False
+        self,
+        resource: Resource,
+        namespace: str | None,
+        name: str,
+        *,
+        uid: str = "",
+        version: str = "",
+        dry_run: bool = False,
     ) -> None:
-        """Delete the object, if it has this UID; its dependents follow in the background."""
+        """Delete the object, if it has this UID and this resource version; its dependents follow in the background."""
         ...
 
     async def log(self, namespace: str, pod: str, container: str, *, lines: int, size: int) -> str:

@@ -154,12 +154,20 @@ class HttpClient:
         )
 
     async def delete(
-        self, resource: Resource, namespace: str | None, name: str, *, uid: str = "", dry_run: bool = False
+        self,
+        resource: Resource,
+        namespace: str | None,
+        name: str,
+        *,
+        uid: str = "",
+        version: str = "",
+        dry_run: bool = False,
     ) -> None:
         # Where there is a body, the API server reads no options from the query.
         options: JsonObject = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
-        if uid:
-            options["preconditions"] = {"uid": uid}
+        conditions = {"uid": uid, "resourceVersion": version}
+        if preconditions := {key: value for key, value in conditions.items() if value}:
+            options["preconditions"] = preconditions
         if dry_run:
             options["dryRun"] = ["All"]
         await self._json("DELETE", resource.path(namespace, name), {}, options, _JSON)

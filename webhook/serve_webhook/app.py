@@ -15,6 +15,7 @@ from serve_core.api import runtimes
 from serve_core.base.constants import DEPLOYMENT_LABEL, NAMESPACE, SERVED_LABEL
 from serve_core.base.json import JsonObject
 from serve_core.context.cluster import ClusterContext
+from serve_core.context.services import NOT_A_REVISION
 from serve_kube.client import Client
 from serve_kube.resources import (
     CONFIG_MAPS,
@@ -23,6 +24,7 @@ from serve_kube.resources import (
     OWNED,
     PODS,
     SECRETS,
+    SERVICES,
     VALIDATING_WEBHOOKS,
     Resource,
 )
@@ -35,7 +37,7 @@ from serve_webhook.cache.mesh import MeshCache
 from serve_webhook.cache.namespaces import NamespaceLabels, UserRanges
 from serve_webhook.cache.policies import PolicyCache
 from serve_webhook.cache.runtimes import RuntimeCache
-from serve_webhook.cache.services import ServiceCache
+from serve_webhook.cache.services import ServiceCache, ServiceChange
 from serve_webhook.cache.snapshots import Catalogue, SnapshotCache
 from serve_webhook.cache.store import NamespaceBudget
 from serve_webhook.certs.rotation import SECRET, WEBHOOKS, CertificateRotation, ServingCertificate
@@ -54,6 +56,9 @@ DEFAULTS = ("knative-serving", "config-defaults")
 
 IMAGES = ("knative-serving", "config-deployment")
 """Namespace and name of the ConfigMap with the image of Knative's queue-proxy."""
+
+_OWN_SERVICES = {"labelSelector": f"{DEPLOYMENT_LABEL},{NOT_A_REVISION}"}
+"""Those with the label of a Deployment, without the ones that Knative creates for each revision."""
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +105,7 @@ class Replica:
         self._mesh.namespaces.subscribe(self._namespace_changed)
         self._policies = PolicyCache(self._informer, self._context_changed)
         self._runtimes = RuntimeCache(self._informer, self._context_changed)
-        self._services = ServiceCache(self._informer, self._services_changed)
+        self._services = ServiceCache(self._informer, self._service_changed)
         self._snapshots = SnapshotCache(api, self._informer, self._catalogue, self._refresh)
         self._answering = False
         self._stopping = False
@@ -188,9 +193,14 @@ class Replica:
 
     async def _lead(self) -> None:
         """The leader's work, until cancelled."""
-        ours = {"selectors": {"labelSelector": DEPLOYMENT_LABEL}, "budget": NamespaceBudget()}
-        owned = {resource: self._informer(resource, optional=True, **ours) for resource in OWNED}
-        model_pods = self._informer(PODS, trim=trimming.pod, **ours)
+        budget, labelled = NamespaceBudget(), {"labelSelector": DEPLOYMENT_LABEL}
+        owned = {
+            resource: self._informer(
+                resource, selectors=_OWN_SERVICES if resource == SERVICES else labelled, optional=True, budget=budget
+            )
+            for resource in OWNED
+        }
+        model_pods = self._informer(PODS, selectors=labelled, trim=trimming.pod, budget=budget)
         mutating, validating = (
             self._single_object(resource, "", WEBHOOKS) for resource in (MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS)
         )
@@ -299,9 +309,9 @@ class Replica:
         if self._audit and old and new and old["metadata"].get("labels") != new["metadata"].get("labels"):
             self._audit.refresh()
 
-    def _services_changed(self, namespace: str) -> None:
+    def _service_changed(self, change: ServiceChange) -> None:
         if self._reconciler:
-            self._reconciler.refresh(namespace)
+            self._reconciler.service_changed(change)
 
     def _single_object(self, resource: Resource, namespace: str, name: str) -> Informer:
         return self._informer(resource, namespace=namespace, selectors={"fieldSelector": f"metadata.name={name}"})

@@ -6,11 +6,14 @@ from typing import Any
 import pytest
 
 from serve_core.admission.decide import Verdict, judge, render_stored
-from serve_core.api import annotations
+from serve_core.api import annotations, serving_spec
 from serve_core.base.constants import PREFIX
 from serve_core.base.json import JsonObject
+from serve_core.base.workload import Workload
 from serve_core.context.cluster import ClusterContext, LoaderConfig
 from serve_core.context.services import read
+from serve_core.knative import name_conflict
+from serve_core.knative.name_conflict import may_affect
 from serve_webhook.cache import trimming
 
 PLAIN: JsonObject = {
@@ -223,3 +226,48 @@ def test_offline_documents_of_any_shape_are_read() -> None:
     assert read({"metadata": {"name": "a"}, "spec": {"ports": 5, "selector": []}}).selector == {}
     assert read({"metadata": {"name": "a", "labels": None}, "spec": None}).owner == ""
     assert read({"metadata": {"name": "a", "ownerReferences": [5, {"kind": "Deployment"}]}}).owner == ""
+
+
+OTHERS = [
+    *(service(name) for name in ("iris", "latest-iris", "previous-iris", "iris-model", "latest-iris-model")),
+    *(service(name) for name in ("iris-model-2", "lily", "iris-2", "previous-lily", "model")),
+    *(service(name, owner="iris") for name in ("iris", "latest-iris", "iris-model")),
+    service("lily", owner="lily"),
+    service("iris", owner="lily"),
+    service("lily", app="iris"),
+    service("lily", app="lily"),
+    service("lily", "http", tier="ml"),
+    service("iris", owner="iris", app="iris"),
+]
+TAKEN = context(service("iris"), service("latest-iris-model"))
+
+
+@pytest.mark.parametrize("around", [context(), TAKEN], ids=["free", "taken"])
+def test_a_service_that_cannot_matter_to_a_model_changes_nothing_of_it(around: ClusterContext) -> None:
+    """The reconciler looks again only at the models to which the change of a Service can matter."""
+    stored = judge(annotated(), around).deployment
+    assert stored is not None
+    matters = set()
+    for name, summary in OTHERS:
+        present = {**around.services["models"]}
+        before = present.pop(name, None)
+        after = ClusterContext(LoaderConfig("example.com/loader:1"), services={"models": present | {name: summary}})
+        states = [each for each in (before, summary) if each is not None]
+        if render_stored(stored, after) != render_stored(stored, around):
+            assert may_affect(name, states, "iris"), (name, summary)
+        matters.add(may_affect(name, states, "iris"))
+    assert matters == {True, False}
+
+
+@pytest.mark.parametrize("length", [60, 63])
+def test_a_service_matters_to_a_model_whose_name_was_cut_for_it(length: int) -> None:
+    own = "a" * length
+    taken: dict[str, Any] = {}
+    for _ in range(3):
+        named = annotated()
+        named["metadata"]["name"] = own
+        spec, _ = serving_spec.read(named["metadata"]["annotations"])
+        assert spec is not None
+        name, _ = name_conflict.free_name(Workload(named), spec, {"models": taken})
+        taken[name] = read({})
+        assert may_affect(name, [taken[name]], own), name

@@ -12,7 +12,7 @@ import pytest
 
 from kubectl_serve.install.manifests import default_context
 from serve_core.admission.decide import judge, render_stored
-from serve_core.api.annotations import MODEL, URL
+from serve_core.api.annotations import DEPLOYMENT, HANDOVER, MODE, MODEL, URL
 from serve_core.base.constants import CONDITION_READY, SERVED_LABEL
 from serve_core.context.services import read
 from serve_kube.resources import DEPLOYMENTS, SERVICES
@@ -44,6 +44,19 @@ def test_of_a_served_deployment_all_is_kept_that_makes_the_model() -> None:
     assert found["metadata"]["annotations"]["theirs"] == "y"
     assert conditions.stored(found, CONDITION_READY) == conditions.stored(whole, CONDITION_READY)
     assert len(json.dumps(found)) < len(json.dumps(whole)) - 10_000
+
+
+@pytest.mark.parametrize(("notes", "kept"), [({}, False), ({MODE: DEPLOYMENT}, True), ({HANDOVER: "to-knative"}, True)])
+def test_of_a_parked_deployment_the_status_of_its_controller_is_not_kept(notes: dict[str, str], kept: bool) -> None:
+    whole = deployment(**notes)
+    whole["metadata"]["annotations"] |= notes
+    whole["status"] |= {"replicas": 1, "updatedReplicas": 1}
+    whole["status"]["conditions"].append({"type": "Progressing", "status": "True"})
+    found = trimming.deployment(whole)["status"]
+    if kept:
+        assert found == whole["status"]
+    else:
+        assert found == {"conditions": [{"type": CONDITION_READY, "status": "True"}]}
 
 
 def test_of_one_that_has_our_label_alone_its_end_is_kept() -> None:

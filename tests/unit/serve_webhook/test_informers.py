@@ -135,6 +135,22 @@ async def test_the_answer_to_a_write_counts_at_once_and_an_older_event_not_any_m
         assert (informer.get("default", "a") or {})["spec"] == {"replicas": 3}
 
 
+async def test_a_new_version_with_the_same_kept_part_is_no_change(api: MemoryApi) -> None:
+    def without_status(found: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in found.items() if key != "status"}
+
+    api.put(DEPLOYMENTS, manifest("a") | {"status": {"replicas": 1}})
+    informer = Informer(api, DEPLOYMENTS, trim=without_status)
+    async with running(informer):
+        seen = []
+        informer.subscribe(lambda _old, new: seen.append((new or {})["metadata"]["name"]))
+        newest = api.put(DEPLOYMENTS, manifest("a") | {"status": {"replicas": 2}})["metadata"]["resourceVersion"]
+        api.put(DEPLOYMENTS, manifest("b"))
+        await until_changed(informer, lambda: informer.get("default", "b") is not None)
+        assert seen == ["b"]
+        assert (informer.get("default", "a") or {})["metadata"]["resourceVersion"] == newest, "writes need it"
+
+
 async def test_an_answer_that_comes_after_the_deletion_revives_nothing(api: MemoryApi) -> None:
     informer = Informer(api, DEPLOYMENTS)
     async with running(informer):

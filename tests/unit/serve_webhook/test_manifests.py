@@ -6,12 +6,13 @@ import pytest
 import yaml
 from cel_expr_python import cel
 
-from serve_core.base.constants import ADOPT_LABEL, NEVER_JUDGED
+from serve_core.base.constants import ADOPT_LABEL, NEVER_JUDGED, SERVER_USERNAME
 from serve_core.base.json import JsonObject
 from serve_core.policy.subject import SUBJECT_KINDS
 from serve_kube.resources import DEPLOYMENTS
 from serve_webhook.admission.validation import KNATIVE_USERNAME
 from serve_webhook.audit.background import LISTED
+from support.bounds import POLICIES
 from support.paths import ROOT
 
 WEBHOOKS = {
@@ -110,6 +111,24 @@ def test_what_knative_makes_of_a_revision_is_left_to_it() -> None:
     made: JsonObject = {"metadata": {"name": "a-00001-deployment", "annotations": {"kubectl-serve.dev/scale": "1"}}}
     assert not called("deployments", object=made, request={"userInfo": {"username": KNATIVE_USERNAME}})
     assert called("deployments", object=made)
+
+
+@pytest.mark.attack(37)
+def test_what_the_server_writes_to_a_deployment_needs_no_second_review() -> None:
+    """Admission policies limit these writes; the objects that it creates are reviewed by themselves."""
+    served: JsonObject = {"metadata": {"annotations": {"kubectl-serve.dev/model": "s3://a/b"}}}
+    for user, reviewed in ((SERVER_USERNAME, False), ("system:serviceaccount:models:kubectl-serve", True)):
+        request = {"userInfo": {"username": user}}
+        for name in ("deployments", "policies"):
+            assert called(name, object=served, oldObject=served, request=request) == reviewed, (name, user)
+    assert called("own", object=served, request={"userInfo": {"username": SERVER_USERNAME}})
+    assert "deployments" in {r for rule in rules_of_the_server("kubectl-serve-deployments") for r in rule["resources"]}
+
+
+def rules_of_the_server(name: str) -> list[Any]:
+    """What an admission policy on the server's user applies to."""
+    found: list[Any] = POLICIES[name]["spec"]["matchConstraints"]["resourceRules"]
+    return found
 
 
 @pytest.mark.attack(4)

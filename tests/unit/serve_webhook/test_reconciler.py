@@ -13,6 +13,7 @@ from serve_core.admission.decide import judge, render_stored
 from serve_core.api import annotations
 from serve_core.base.constants import CONDITION_MODEL_LOADED, CONDITION_READY, DEPLOYMENT_LABEL, FIELD_MANAGER
 from serve_core.context.cluster import ClusterContext, LoaderConfig
+from serve_core.context.services import ServiceSummary
 from serve_core.knative.traffic import MIN_SCALE
 from serve_kube.errors import ForbiddenError, InvalidError, NotFoundError, UnavailableError
 from serve_kube.resources import (
@@ -30,6 +31,7 @@ from serve_kube.resources import (
 )
 from serve_webhook import failure_policy
 from serve_webhook.cache.informers import Informer
+from serve_webhook.cache.services import ServiceChange
 from serve_webhook.metrics import Metrics
 from serve_webhook.reconcile import pod_reports, reconciler
 from serve_webhook.reconcile.conditions import stored
@@ -716,6 +718,86 @@ async def test_removing_the_annotation_removes_everything_of_the_server(api: Mem
         api.put(DEPLOYMENTS, back)
         await until(lambda: service(api) is None)
         await until(lambda: "kubectl-serve.dev/served" not in deployment(api)["metadata"].get("labels", {}))
+
+
+async def test_the_objects_of_a_deleted_deployment_go_at_once(api: MemoryApi, clock: Clock) -> None:
+    """Garbage collection would take seconds for each of many."""
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock):
+        await until(lambda: service(api) and ready(api))
+        api.remove(DEPLOYMENTS, "default", "iris")
+        await until(lambda: service(api) is None)
+
+
+async def test_an_orphan_stays_although_the_watch_has_not_brought_that_it_is_one(
+    api: MemoryApi, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock):
+        await until(lambda: service(api) and ready(api))
+        asked, delete = [], api.delete
+
+        async def late(*arguments: Any, **more: Any) -> Any:
+            # `kubectl delete --cascade=orphan`: the owner went from the object before the Deployment was gone.
+            orphan = service(api)
+            if orphan["metadata"].pop("ownerReferences", None):
+                api.put(KNATIVE_SERVICES, orphan)
+            asked.append(arguments)
+            await delete(*arguments, **more)
+
+        monkeypatch.setattr(api, "delete", late)
+        api.remove(DEPLOYMENTS, "default", "iris")
+        await until(lambda: asked)
+        for _ in range(200):
+            await asyncio.sleep(0)
+        assert service(api)
+        assert len(asked) == 1
+
+
+@pytest.mark.parametrize("reference", [{"kind": "Application", "controller": False}, {"name": "lily"}])
+async def test_what_others_own_as_well_is_left_to_garbage_collection(
+    api: MemoryApi, clock: Clock, reference: Any
+) -> None:
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock):
+        await until(lambda: service(api) and ready(api))
+        shared = service(api)
+        (owner,) = shared["metadata"]["ownerReferences"]
+        others = [owner | reference] if "name" in reference else [owner, owner | reference]
+        shared["metadata"]["ownerReferences"] = others
+        api.writes.clear()
+        api.put(KNATIVE_SERVICES, shared)
+        api.remove(DEPLOYMENTS, "default", "iris")
+        for _ in range(200):
+            await asyncio.sleep(0)
+    assert service(api)
+    assert "delete services" not in api.writes
+
+
+async def test_a_service_makes_a_turn_of_the_models_that_it_can_matter_to(
+    api: MemoryApi, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciler, "SETTLE_SECONDS", 0)
+    rendered = []
+
+    def render(found: Any, context: ClusterContext) -> Any:
+        rendered.append(found["metadata"]["name"])
+        return render_stored(found, context)
+
+    monkeypatch.setattr(reconciler, "render_stored", render)
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock) as worker:
+        await until(lambda: service(api) and ready(api))
+        for _ in range(100):
+            await asyncio.sleep(0)
+        rendered.clear()
+        worker.service_changed(ServiceChange("default", "lily", (ServiceSummary("lily"),)))
+        worker.service_changed(ServiceChange("other", "iris", (ServiceSummary("lily"),)))
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert rendered == []
+        worker.service_changed(ServiceChange("default", "lily", (ServiceSummary(selector={"app": "lily"}),)))
+        await until(lambda: rendered == ["iris"])
 
 
 async def test_what_lost_its_label_on_the_way_back_is_looked_at_until_its_own_pods_serve(

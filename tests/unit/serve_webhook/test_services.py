@@ -21,7 +21,9 @@ def service(name: str, app: str, namespace: str = "default", **labels: str) -> d
 async def watching(api: MemoryApi, reported: list[str]) -> AsyncIterator[ServiceCache]:
     """``reported``: gets the namespaces with a change."""
     api.put(SERVICES, service("iris", "iris"))
-    made = ServiceCache(lambda resource, **more: Informer(api, resource, **more), reported.append)
+    made = ServiceCache(
+        lambda resource, **more: Informer(api, resource, **more), lambda change: reported.append(change.namespace)
+    )
     tasks = [asyncio.create_task(part) for part in made.parts()]
     try:
         async with asyncio.timeout(10):

@@ -38,6 +38,21 @@ def claims(deployment: JsonObject, manifest: JsonObject) -> bool:
     return bool((metadata.get("labels") or {}).get(DEPLOYMENT_LABEL) == deployment["metadata"]["name"])
 
 
+def belongs_to(deployment: str, manifest: JsonObject) -> bool:
+    """Whether the Deployment of that name controls an object, whatever its UID is."""
+    reference = controller(manifest) or {}
+    return (reference.get("apiVersion"), reference.get("kind"), reference.get("name")) == (
+        "apps/v1",
+        "Deployment",
+        deployment,
+    )
+
+
+def is_sole_owner(deployment: str, manifest: JsonObject) -> bool:
+    """Whether garbage collection deletes an object once the Deployment of that name is gone."""
+    return belongs_to(deployment, manifest) and len(manifest["metadata"]["ownerReferences"]) == 1
+
+
 def is_leaving(deployment: JsonObject, manifest: JsonObject) -> bool:
     """Whether an object is the Service that Knative creates and deletes with the Deployment's Knative Service."""
     labels = manifest["metadata"].get("labels") or {}

@@ -10,7 +10,8 @@ Sources: Knative Serving 1.23, ``pkg/reconciler/route/resources/service.go`` (na
 """
 
 import itertools
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from serve_core.api.annotation_values import Scale
@@ -29,6 +30,8 @@ BOUNDS = (AUTOSCALING + "min-scale", AUTOSCALING + "max-scale")
 _KNATIVE_PORT = "user-port"
 """Knative's name for the pod's port."""
 _SUFFIX = "-model"
+_MADE = re.compile(rf"(.+?)({_SUFFIX}(?:-[0-9]+)?)")
+"""A name that :func:`_candidates` makes from a Deployment's."""
 
 
 def service_name(deployment: JsonObject) -> str:
@@ -53,6 +56,28 @@ def free_name(workload: Workload, spec: ServingSpec, services: Services) -> tupl
     return name, first_conflict  # a name that no Service can have is refused when it is rendered
 
 
+def may_affect(name: str, states: Iterable[ServiceSummary], deployment: str) -> bool:
+    """Whether a change of the Service ``name`` can change what a Deployment of its namespace becomes.
+
+    ``states``: before and after the change. A Service of the Deployment's own neither conflicts with its names nor
+    bypasses Knative. One without a selector, such as those that Knative creates, only occupies its name.
+    """
+    others = [each for each in states if each.owner != deployment]
+    return any(each.selector for each in others) or (bool(others) and _may_be_named(name, deployment))
+
+
+def _may_be_named(service: str, deployment: str) -> bool:
+    """Whether a Service, or its revision with a tag, has one of the names that :func:`free_name` tries."""
+    names = (service, *(service.removeprefix(f"{tag}-") for tag in (LATEST_TAG, PREVIOUS_TAG)))
+    made = (_MADE.fullmatch(name) for name in names)
+    return deployment in names or any(found and found[1] == _cut(deployment, found[2]) for found in made)
+
+
+def _cut(own: str, suffix: str) -> str:
+    """A Deployment's name as far as it fits before a suffix."""
+    return own[: MAX_NAME - len(suffix)].rstrip("-")
+
+
 def _candidates(own: str, noted: str) -> Iterator[str]:
     yield noted
     if not is_service_name(own):
@@ -61,7 +86,7 @@ def _candidates(own: str, noted: str) -> Iterator[str]:
         yield own
     for number in itertools.count(1):
         suffix = _SUFFIX if number == 1 else f"{_SUFFIX}-{number}"
-        yield own[: MAX_NAME - len(suffix)].rstrip("-") + suffix
+        yield _cut(own, suffix) + suffix
 
 
 def _conflict(name: str, deployment: str, spec: ServingSpec, around: Mapping[str, ServiceSummary]) -> str | None:

@@ -18,7 +18,8 @@ from serve_webhook.work_queue import backoff
 
 NamespacedName = tuple[str, str]
 Handler = Callable[[JsonObject | None, JsonObject | None], None]
-"""Called with the old and the new state of an object; ``None`` where it does not exist."""
+"""Called with the old and the new state of an object; ``None`` where it does not exist. Not called for a new version
+whose kept part is the same."""
 
 logger = logging.getLogger(__name__)
 
@@ -202,7 +203,8 @@ class Informer:
             return
         self._unread.discard(name)
         self._objects[name] = stored
-        self._notify(old, new)
+        if old is None or old.data != stored.data:
+            self._notify(old, new)
 
     def _skip(self, unread: Unread) -> NamespacedName:
         """Continue without an object; log each version of it once."""

@@ -55,9 +55,7 @@ class MeshCache(CachedResources):
             self._stale = False
         return self._context
 
-    def _update(self, old: JsonObject | None, new: JsonObject | None) -> None:
-        if old is not None and new is not None and _content(old) == _content(new):
-            return  # a node's heartbeat
+    def _update(self, _old: JsonObject | None, _new: JsonObject | None) -> None:
         self._stale = True
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(SETTLE_SECONDS, self._settle)
@@ -75,10 +73,6 @@ def _sentence(context: IstioInstallation | None) -> str:
         return "not installed"
     names = ", ".join(revision.name for revision in context.revisions) or "none"
     return f"revisions {names}" + (", ambient" if context.ambient else "")
-
-
-def _content(manifest: JsonObject) -> JsonObject:
-    return {**manifest, "metadata": {**manifest["metadata"], "resourceVersion": ""}}
 
 
 def _labelled(manifest: JsonObject) -> JsonObject:

@@ -1,6 +1,7 @@
 """The cluster's Services: their names can conflict with a model's, and their selectors can match its pods."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 from serve_core.base.json import JsonObject
 from serve_core.context.services import NOT_A_REVISION, ServiceSummary, read
@@ -13,10 +14,20 @@ MAX_NAMESPACE_BYTES = 3 * 2**20
 """4,000 Services. They are kept as Python values as well, which takes ten times as much."""
 
 
-class ServiceCache(CachedResources, Mapping[str, Mapping[str, ServiceSummary]]):
-    """A summary of each Service by namespace and name; ``changed`` is called with the namespace of a changed one."""
+@dataclass(frozen=True)
+class ServiceChange:
+    """A Service whose summary has changed."""
 
-    def __init__(self, informer: Callable[..., Informer], changed: Callable[[str], None]) -> None:
+    namespace: str
+    name: str
+    states: tuple[ServiceSummary, ...]
+    """Before and after; only one of a Service that is new or deleted."""
+
+
+class ServiceCache(CachedResources, Mapping[str, Mapping[str, ServiceSummary]]):
+    """A summary of each Service by namespace and name; ``changed`` is called with each change."""
+
+    def __init__(self, informer: Callable[..., Informer], changed: Callable[[ServiceChange], None]) -> None:
         self._changed = changed
         self._summaries: dict[str, dict[str, ServiceSummary]] = {}
         selectors, budget = {"labelSelector": NOT_A_REVISION}, NamespaceBudget(MAX_NAMESPACE_BYTES)
@@ -44,4 +55,5 @@ class ServiceCache(CachedResources, Mapping[str, Mapping[str, ServiceSummary]]):
         if not here:
             del self._summaries[namespace]
         if before != after:
-            self._changed(namespace)
+            states = tuple(each for each in (before, after) if each is not None)
+            self._changed(ServiceChange(namespace, name, states))

@@ -23,13 +23,15 @@ class CompressedObject:
 
     version: int
     data: bytes
+    """Without the version, so that two versions with the same content are equal here."""
     size: int
     """Bytes before compression: repetitive content takes a hundredth compressed."""
 
     @classmethod
     def of(cls, manifest: JsonObject) -> Self:
         """Raises :class:`UnreadableObjectError` for an object that is too large."""
-        text = json.dumps(manifest, separators=(",", ":")).encode()
+        metadata = {key: value for key, value in manifest["metadata"].items() if key != "resourceVersion"}
+        text = json.dumps({**manifest, "metadata": metadata}, separators=(",", ":")).encode()
         data = zlib.compress(text, level=1)
         if len(data) > MAX_OBJECT_BYTES:
             raise UnreadableObjectError(f"it takes more than {MAX_OBJECT_BYTES >> 10} KiB")
@@ -43,6 +45,7 @@ class CompressedObject:
 
     def manifest(self) -> JsonObject:
         decompressed: JsonObject = json.loads(zlib.decompress(self.data))
+        decompressed["metadata"]["resourceVersion"] = str(self.version)
         return decompressed
 
 

@@ -3,9 +3,9 @@
 Any user can create thousands of Services, and of Deployments with our label. Memory is for what is served.
 """
 
-from serve_core.api.annotations import MODEL
+from serve_core.api.annotations import DEPLOYMENT, HANDOVER, MODE, MODEL
 from serve_core.base.bounded_reading import essential
-from serve_core.base.constants import DEPLOYMENT_LABEL, GROUP
+from serve_core.base.constants import DEPLOYMENT_LABEL, GROUP, PREFIX
 from serve_core.base.json import JsonObject, list_of, object_at, objects_in, value_at
 from serve_core.base.ownership import controller
 from serve_core.context.services import has_number, named_ports, selector
@@ -31,7 +31,6 @@ _STATUS_FIELDS = (
     "updatedReplicas",
     "readyReplicas",
     "availableReplicas",
-    "conditions",
 )
 _UNUSED_METADATA = ("managedFields", "selfLink")
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
@@ -40,10 +39,14 @@ _MAX_CONDITIONS = 30
 
 
 def deployment(manifest: JsonObject) -> JsonObject:
-    """A served Deployment without unused parts; of one that is no longer served, what must be undone."""
+    """A served Deployment without unused parts; of one that is no longer served, what must be undone.
+
+    The status of a parked Deployment is not read: its controller changes it many times, and its pods are Knative's.
+    """
     metadata, notes = manifest["metadata"], manifest["metadata"].get("annotations") or {}
-    status = manifest.get("status") if isinstance(manifest.get("status"), dict) else {}
-    kept = {"apiVersion": manifest["apiVersion"], "kind": manifest["kind"], "status": _status(status or {})}
+    is_parked = MODEL in notes and HANDOVER not in notes and notes.get(MODE) != DEPLOYMENT
+    status = _status(object_at(manifest.get("status")), only_ours=is_parked)
+    kept = {"apiVersion": manifest["apiVersion"], "kind": manifest["kind"], "status": status}
     if MODEL in notes:
         others = {key: value for key, value in notes.items() if key != _LAST_APPLIED}
         whole = {key: value for key, value in metadata.items() if key not in _UNUSED_METADATA}
@@ -57,12 +60,13 @@ def deployment(manifest: JsonObject) -> JsonObject:
     }
 
 
-def _status(status: JsonObject) -> JsonObject:
-    kept = {key: status[key] for key in _STATUS_FIELDS if key in status}
-    if isinstance(conditions := kept.get("conditions"), list):
-        kept["conditions"] = [each for each in conditions if isinstance(each, dict)][:_MAX_CONDITIONS]
-    elif "conditions" in kept:
-        del kept["conditions"]
+def _status(status: JsonObject, *, only_ours: bool) -> JsonObject:
+    """``only_ours``: without what the Deployment's controller writes."""
+    kept = {} if only_ours else {key: status[key] for key in _STATUS_FIELDS if key in status}
+    if isinstance(conditions := status.get("conditions"), list):
+        found = [each for each in conditions if isinstance(each, dict)]
+        ours = [each for each in found if str(each.get("type")).startswith(PREFIX)] if only_ours else found
+        kept["conditions"] = ours[:_MAX_CONDITIONS]
     return kept
 
 

@@ -1,7 +1,7 @@
 """Carries out what the plan decides: the reconciler's writes, and nothing else."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from serve_core.api.annotations import NOTED
 from serve_core.base.constants import DEPLOYMENT_LABEL, SERVED_LABEL
@@ -131,9 +131,22 @@ class Executor:
             # The model is served all the same; a replica too many runs.
             logger.warning("The minimum scale of revision %s/%s stays: %s", namespace, name, error)
 
-    async def _delete(self, manifest: JsonObject) -> None:
+    async def collect(self, manifests: Iterable[JsonObject]) -> None:
+        """Delete the objects of a Deployment that is gone, before garbage collection does: that deletes about ten
+        objects per second of the whole cluster (the controller manager's client makes 40 requests per second).
+
+        Raises ConflictError where an object has changed. A deletion that leaves orphans removes their owner before the
+        Deployment is gone: with the version as precondition, an orphan that was read earlier is not deleted.
+        """
+        for manifest in manifests:
+            if "deletionTimestamp" not in manifest["metadata"]:
+                self._metrics.writes.labels("collect").inc()
+                await self._delete(manifest, version=manifest["metadata"]["resourceVersion"])
+
+    async def _delete(self, manifest: JsonObject, version: str = "") -> None:
+        uid = manifest["metadata"]["uid"]
         try:
-            await self._api.delete(owned_resource(manifest), *key(manifest), uid=manifest["metadata"]["uid"])
+            await self._api.delete(owned_resource(manifest), *key(manifest), uid=uid, version=version)
         except NotFoundError:
             logger.info("%s %s/%s is already deleted.", manifest["kind"], *key(manifest))
 

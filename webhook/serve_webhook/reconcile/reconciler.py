@@ -16,9 +16,10 @@ from serve_core.admission.decide import Verdict, render_stored
 from serve_core.api.annotations import is_current
 from serve_core.base.constants import CONDITION_MODEL_LOADED, CONDITION_READY, SERVED_LABEL
 from serve_core.base.json import JsonObject
-from serve_core.base.ownership import Identity, identity, owns
+from serve_core.base.ownership import Identity, belongs_to, identity, is_sole_owner, owns
 from serve_core.base.workload import Workload
 from serve_core.context.cluster import ClusterContext
+from serve_core.knative import name_conflict
 from serve_kube.client import Client
 from serve_kube.errors import (
     ApiError,
@@ -33,6 +34,7 @@ from serve_kube.paging import Unread
 from serve_kube.resources import DEPLOYMENTS, KNATIVE_SERVICES, Resource, key, owned_resource
 from serve_webhook.cache.index import DeploymentIndex
 from serve_webhook.cache.informers import Informer, NamespacedName
+from serve_webhook.cache.services import ServiceChange
 from serve_webhook.metrics import Metrics
 from serve_webhook.reconcile import conditions, plan, pod_reports, pods, surroundings
 from serve_webhook.reconcile.actions import Apply, SetConditions, SetMinimum
@@ -43,6 +45,8 @@ from serve_webhook.reconcile.observed import LastApplied, Observed
 from serve_webhook.work_queue import WorkQueue
 
 WORKERS = 4
+SETTLE_SECONDS = 0.5
+"""After a change of a Service, so that Services that are created together make one turn of each Deployment."""
 UNWATCHED_SECONDS = 2.0
 """Between two reads of a Deployment that is no longer served and lost its label before its own pods were ready."""
 logger = logging.getLogger(__name__)
@@ -105,6 +109,12 @@ class Reconciler:
         for name in self._deployments.names():
             if namespace in (None, name[0]):
                 self._add(name)
+
+    def service_changed(self, change: ServiceChange) -> None:
+        """Reconcile the Deployments to which the change of a Service can matter."""
+        for name in self._deployments.names():
+            if name[0] == change.namespace and name_conflict.may_affect(change.name, change.states, name[1]):
+                self._queue.add_after(name, SETTLE_SECONDS)
 
     def _add(self, name: NamespacedName) -> None:
         self._queue.add(name)
@@ -273,12 +283,13 @@ class Reconciler:
         self._minimums.pop(name, None)
         watched = bool(observed.deployment)
         if not watched:
-            if not observed.live:
+            if not any(belongs_to(name[1], live) for live in observed.live.values()):
                 return None
             try:
                 deployment = await self._api.get(DEPLOYMENTS, *name)
             except NotFoundError:
-                return None  # garbage collection deletes its objects
+                await self._executor.collect(live for live in observed.live.values() if is_sole_owner(name[1], live))
+                return None
             if SERVED_LABEL in Workload(deployment).labels:
                 return None  # served again: the watch is about to bring it
             observed = replace(observed, deployment=deployment)
