@@ -9,7 +9,7 @@ from collections.abc import Set
 from http import HTTPStatus
 from pathlib import Path
 
-from localcluster import knative, paths, pins, processes
+from localcluster import knative, node, paths, pins, processes
 from localcluster.build import Binaries
 from localcluster.cluster import Cluster
 from localcluster.commands import run
@@ -50,6 +50,7 @@ async def apply(cluster: Cluster, binaries: Binaries, kubectl: Kubectl) -> None:
         "coredns_image": product.reference(pins.COREDNS),
         "traefik_image": product.reference(pins.TRAEFIK),
         "dns_service": cluster.network.dns_service,
+        "control_plane_label": node.CONTROL_PLANE_LABEL,
     }
     parts = [
         string.Template((paths.MANIFESTS / f"{name}.yaml").read_text()).substitute(values)
@@ -76,27 +77,43 @@ async def apply(cluster: Cluster, binaries: Binaries, kubectl: Kubectl) -> None:
     cluster.state.applied.touch()
 
 
-async def running_containers(kubectl: Kubectl) -> set[str]:
-    """Return the ids of all running containers, by the kubelet's last report."""
+async def running_containers(kubectl: Kubectl, nodes: Set[str]) -> set[str]:
+    """Return the ids of all running containers of some nodes, by the last reports of their kubelets."""
     pods = json.loads(await kubectl("get", "pods", "--all-namespaces", "-o", "json"))["items"]
-    statuses = [status for pod in pods for status in pod["status"].get("containerStatuses", [])]
+    here = [pod["status"] for pod in pods if pod["spec"].get("nodeName") in nodes]
+    statuses = [status for pod in here for status in pod.get("containerStatuses", [])]
     return {status["containerID"].removeprefix("containerd://") for status in statuses if "running" in status["state"]}
 
 
-async def ready(cluster: Cluster, kubectl: Kubectl, dead: Set[str]) -> None:
-    """Wait until all add-ons are available, and Knative's webhooks and the ingress respond.
+async def nodes_are_ready(kubectl: Kubectl, nodes: Set[str], dead: Set[str]) -> None:
+    """Wait until nodes are ready.
 
-    `dead`: containers that ended with an earlier sandbox. The kubelet must notice that first.
+    `dead`: containers that ended with an earlier sandbox. The kubelets must notice that first.
+    """
+
+    async def noticed() -> bool:
+        return not dead & await running_containers(kubectl, nodes)
+
+    async def are_ready() -> bool:
+        found = await report_nodes(kubectl)
+        return all(found.get(name) == "" for name in nodes)
+
+    await processes.until(noticed, "the kubelets' report on their pods", PATIENCE)
+    await processes.until(are_ready, f"node {', '.join(sorted(nodes))}", PATIENCE)
+
+
+async def report_nodes(kubectl: Kubectl) -> dict[str, str]:
+    """Return the registered nodes, and the reason why each is not ready; empty if it is."""
+    nodes = json.loads(await kubectl("get", "nodes", "-o", "json"))["items"]
+    return {each["metadata"]["name"]: _unless(each.get("status"), "Ready") for each in nodes}
+
+
+async def ready(cluster: Cluster, kubectl: Kubectl) -> None:
+    """Wait until all add-ons are available, and Knative's webhooks and the ingress respond.
 
     Raises:
         ClusterError: the timeout is over; the message has the reasons that Kubernetes reports.
     """
-
-    async def noticed() -> bool:
-        return not dead & await running_containers(kubectl)
-
-    await processes.until(noticed, "the kubelet's report on its pods", PATIENCE)
-    await kubectl("wait", "--for=condition=Ready", "node", "--all", f"--timeout={PATIENCE}s")
     try:
         await asyncio.gather(
             *(
@@ -154,8 +171,11 @@ async def report(kubectl: Kubectl) -> dict[str, str]:
 
 
 def _missing(status: dict[str, list[dict[str, str]]] | None) -> str:
-    if status is None:
-        return "does not exist"
-    conditions = {condition["type"]: condition for condition in status.get("conditions", [])}
-    available = conditions.get("Available", {"status": "Unknown", "message": "no status yet"})
-    return "" if available["status"] == "True" else available["message"]
+    return "does not exist" if status is None else _unless(status, "Available")
+
+
+def _unless(status: dict[str, list[dict[str, str]]] | None, kind: str) -> str:
+    """Return the message of a condition that is not true; empty if it is true."""
+    conditions = {condition["type"]: condition for condition in (status or {}).get("conditions", [])}
+    found = conditions.get(kind, {"status": "Unknown", "message": "no status yet"})
+    return "" if found["status"] == "True" else found["message"]

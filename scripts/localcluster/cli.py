@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from localcluster import containerfiles, images, lifecycle, pins, prerequisites
+from localcluster import containerfiles, images, lifecycle, network, pins, prerequisites
 from localcluster.cluster import Cluster
 from localcluster.errors import ClusterError
 from localcluster.locks import held
@@ -64,9 +64,13 @@ async def _command(options: argparse.Namespace, product: Product) -> int:
         state = State(options.name, product)
         match options.command:
             case "up":
-                await lifecycle.up(state, progress)
+                await lifecycle.up(state, options.nodes, progress)
             case "down":
                 await lifecycle.down(state, progress)
+            case "stop-node":
+                await lifecycle.stop_node(state, options.node, progress)
+            case "start-node":
+                await lifecycle.start_node(state, options.node, progress)
             case "status":
                 return _show(await lifecycle.status(state))
             case "env":
@@ -86,15 +90,15 @@ def _print_environment(cluster: Cluster) -> None:
 async def _load(state: State, wanted: list[str], tags: list[str], progress: Progress) -> None:
     if tags and len(wanted) != 1:
         raise ClusterError("--as names one image", "Load the images one by one.")
-    here = lifecycle.running(state)
+    sandboxes = [lifecycle.running(machine) for machine in lifecycle.existing(state).machines]
     for image, archive in [(image, containerfiles.archive_of(state.product.cache, image)) for image in wanted]:
-        async with progress.step(f"loaded {image}"):
-            if archive == Path(image):
-                await images.load(here, archive)
-            else:
-                await images.load_built(here, image, archive)
+        async with progress.step(f"loaded {image}"), asyncio.TaskGroup() as group:
+            for here in sandboxes:
+                built = archive != Path(image)
+                group.create_task(images.load_built(here, image, archive) if built else images.load(here, archive))
     for tag in tags:
-        await images.tag(here, wanted[0], tag)
+        for here in sandboxes:
+            await images.tag(here, wanted[0], tag)
 
 
 async def _build(options: argparse.Namespace, product: Product, progress: Progress) -> Path:
@@ -128,15 +132,27 @@ def _parser(name: str) -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for verb, text in {
         "up": "start the cluster; repair one that runs only partly",
+        "stop-node": "stop a node as a power failure does; Kubernetes gets no notice",
+        "start-node": "start a node again after stop-node",
         "down": "remove the cluster and everything except the cache",
         "status": "report the status of every part; exit code 1 if a part has a problem",
         "env": 'print the environment for a shell: eval "$(scripts/cluster env)"',
-        "load-image": "load images into the cluster",
+        "load-image": "load images into every node of the cluster",
         "build-image": "build a Containerfile and print the path of the image's archive; no cluster is needed",
     }.items():
         added = verbs.add_parser(verb, help=text, description=text)
         if verb != "build-image":
             added.add_argument("--name", type=_name, default=name, help="the cluster's name (default: %(default)s)")
+        if verb == "up":
+            added.add_argument(
+                "--nodes",
+                type=int,
+                choices=range(1, network.MAX_NODES + 1),
+                metavar="N",
+                help=f"how many nodes, 1 to {network.MAX_NODES} (default: as many as it has, 1 for a new one)",
+            )
+        if verb in {"stop-node", "start-node"}:
+            added.add_argument("node", metavar="NODE", help="its name, as `kubectl get nodes` prints it")
         if verb == "load-image":
             added.add_argument("images", nargs="+", metavar="FILE|NAME:TAG", help="an archive, or a built image")
             added.add_argument(

@@ -21,6 +21,8 @@ UNPRIVILEGED = (
     "--bounding-set=-all",
 )  # fmt: skip
 
+PROCESSES = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+
 PKI = Inside.PKI
 CONFIG = Inside.CONFIG
 

@@ -43,10 +43,10 @@ async def running_containers(sandbox: Sandbox) -> set[str]:
     return set((await run(*node.ctr(sandbox, "tasks", "list", "--quiet"))).split())
 
 
-async def load(sandbox: Sandbox, archive: Path) -> str:
-    """Import an archive (docker-archive or OCI) and return containerd's output."""
+async def load(sandbox: Sandbox, archive: Path) -> None:
+    """Import an archive (docker-archive or OCI)."""
     # Piped, because the sandbox has its own /run and may not see the caller's path.
-    return await run(*node.ctr(sandbox, "images", "import", "-"), file=archive)
+    await run(*node.ctr(sandbox, "images", "import", "-"), file=archive)
 
 
 async def load_built(sandbox: Sandbox, reference: str, archive: Path) -> None:

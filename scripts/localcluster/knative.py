@@ -4,7 +4,7 @@ import string
 import tempfile
 from pathlib import Path
 
-from localcluster import build, paths, pins
+from localcluster import build, node, paths, pins
 from localcluster.build import Binaries
 from localcluster.commands import run
 from localcluster.product import Product
@@ -25,16 +25,17 @@ MODULES = ("knative.dev/serving", "knative.dev/networking", "knative.dev/caching
 async def manifest(product: Product, binaries: Binaries) -> Path:
     """Return the file to apply, in the cache."""
     ours = sorted(paths.MANIFESTS.glob("knative/*.yaml"))
-    names = (binaries.folders["knative"].name, product.image_prefix, product.domain)
+    names = (binaries.folders["knative"].name, product.image_prefix, product.domain, node.CONTROL_PLANE_LABEL)
     parts = [*(name.encode() for name in names), *(path.read_bytes() for path in (*ours, Path(__file__)))]
     target = product.cache / "manifests" / f"knative-{build.fingerprint(parts)}.yaml"
     if target.exists():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
+    values = {"domain": product.domain, "control_plane_label": node.CONTROL_PLANE_LABEL}
     with tempfile.TemporaryDirectory() as folder:
         there = Path(folder)
         for path in ours:
-            (there / path.name).write_text(string.Template(path.read_text()).substitute(domain=product.domain))
+            (there / path.name).write_text(string.Template(path.read_text()).substitute(values))
         (there / "upstream.yaml").write_text(
             _upstream(product, await build.module_folders(product.cache, "knative", *MODULES))
         )

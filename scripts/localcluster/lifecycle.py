@@ -3,7 +3,8 @@
 import asyncio
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from localcluster import addons, build, control_plane, images, node, pins, prerequisites, processes, sandbox
@@ -13,24 +14,16 @@ from localcluster.build import Binaries
 from localcluster.cluster import Cluster
 from localcluster.errors import ClusterError
 from localcluster.locks import held
-from localcluster.paths import State
+from localcluster.paths import Machine, State
 from localcluster.processes import Process, Record
 from localcluster.progress import Progress, duration
 from localcluster.sandbox import Sandbox
 
-PROCESSES = (
-    "etcd",
-    "kube-apiserver",
-    "kube-controller-manager",
-    "kube-scheduler",
-    "containerd",
-    "kubelet",
-    "kube-proxy",
-)
 
-
-async def up(state: State, progress: Progress) -> None:
+async def up(state: State, nodes: int | None, progress: Progress) -> None:
     """Start the cluster: build what is not cached, start what does not run, and wait until everything is ready.
+
+    `nodes`: how many it must have. None: what it has; 1 for a new one.
 
     Raises:
         ClusterError: something is missing, failed to build, or did not become ready.
@@ -41,7 +34,7 @@ async def up(state: State, progress: Progress) -> None:
     cache = state.product.cache
     async with held(state.lock, f"the cluster {state.name}", progress):
         async with held(cache / "addresses.lock", "the addresses of a new cluster", progress):
-            cluster = await clusters.load_or_choose(state)
+            cluster = await clusters.load_or_choose(state, nodes)
         async with held(cache / "lock", "the cache", progress):
             binaries = await build.binaries(cache, progress)
             imported = await images.imported(state.product, binaries, progress)
@@ -49,16 +42,14 @@ async def up(state: State, progress: Progress) -> None:
             await clusters.write_credentials(cluster)
             control_plane.hand_over(cluster)
             control_plane.write_config(cluster)
-            node.write_config(cluster)
             clusters.link_programs(cluster, binaries)
-            await images.give(imported, state.folder / "containerd")
-        here = sandbox.find(state)
-        if here is None:
-            async with progress.step("sandbox: namespaces, network link, cgroups"):
-                here = await sandbox.create(state, cluster.network)
-        dead = await _start(cluster, here, binaries, progress)
+            for machine in cluster.machines:
+                node.write_config(cluster, machine)
+                await images.give(imported, machine.containerd)
+        sandboxes = await _sandboxes(cluster, progress)
+        await _start(cluster, sandboxes, binaries, progress)
         async with progress.step("CoreDNS, Traefik and Knative Serving are available"):
-            await addons.ready(cluster, Kubectl(cluster), dead)
+            await addons.ready(cluster, Kubectl(cluster))
     progress.say(_summary(cluster, time.monotonic() - started))
 
 
@@ -68,12 +59,47 @@ async def down(state: State, progress: Progress) -> None:
     prerequisites.need_root()
     async with held(state.lock, f"the cluster {state.name}", progress):
         existed = state.folder.is_dir()
-        await sandbox.remove(state)
+        cluster = clusters.load(state)
+        for machine in reversed(cluster.machines if cluster else (Machine(state),)):
+            await sandbox.remove(machine)
         if existed:
             shutil.rmtree(state.folder)
         state.lock.unlink(missing_ok=True)
     said = f"ended and removed in {duration(time.monotonic() - started)}" if existed else "there is none"
     progress.say(f"Cluster {state.name}: {said}")
+
+
+async def stop_node(state: State, name: str, progress: Progress) -> None:
+    """Stop a node as a power failure does, without notice to Kubernetes.
+
+    Raises:
+        ClusterError: there is no such node, or the control plane runs on it.
+    """
+    prerequisites.need_root()
+    async with held(state.lock, f"the cluster {state.name}", progress):
+        machine = _machine(existing(state), name)
+        async with progress.step(f"stopped {name}"):
+            await sandbox.stop(machine)
+
+
+async def start_node(state: State, name: str, progress: Progress) -> None:
+    """Start a node that was stopped, and wait until it is ready.
+
+    Raises:
+        ClusterError: there is no such node, the control plane runs on it, or the node does not become ready.
+    """
+    prerequisites.need_root()
+    async with held(state.lock, f"the cluster {state.name}", progress):
+        cluster = existing(state)
+        machine = _machine(cluster, name)
+        running(Machine(state))
+        here = sandbox.find(machine) or await sandbox.create(machine, cluster.network)
+        binaries = await build.binaries(state.product.cache, progress)
+        async with progress.step(f"started {name}"):
+            sandboxes = {machine: here}
+            await _start_containerds(sandboxes)
+            dead = await _start_kubelets(cluster, sandboxes, binaries)
+            await addons.nodes_are_ready(Kubectl(cluster), {machine.name}, dead)
 
 
 async def status(state: State) -> dict[str, str]:
@@ -83,15 +109,24 @@ async def status(state: State) -> dict[str, str]:
         ClusterError: there is no such cluster.
     """
     cluster = existing(state)
-    running = {name: Record(state.run / f"{name}.json").read() for name in ("sandbox", *PROCESSES)}
-    parts = {name: "" if process else f"not running; see {state.log / name}.log" for name, process in running.items()}
+    parts = _processes(Machine(state), ("sandbox", *control_plane.PROCESSES, *node.PROCESSES))
+    for machine in cluster.machines[1:]:
+        found = _processes(machine, ("sandbox", *node.PROCESSES))
+        parts |= {f"{machine.name}/{name}": trouble for name, trouble in found.items()}
     if not parts["kube-apiserver"]:
         if not await control_plane.api_is_ready(cluster):
             parts["kube-apiserver"] = f"{cluster.server}/readyz does not say ok; see {state.log / 'kube-apiserver'}.log"
         else:
             kubectl = Kubectl(cluster)
+            nodes = await addons.report_nodes(kubectl)
+            parts |= {f"node {each.name}": nodes.get(each.name, "is not registered") for each in cluster.machines}
             parts |= await addons.report(kubectl)
     return parts
+
+
+def _processes(machine: Machine, names: tuple[str, ...]) -> dict[str, str]:
+    found = {name: Record(machine.run / f"{name}.json").read() for name in names}
+    return {name: "" if process else f"not running; see {machine.log / name}.log" for name, process in found.items()}
 
 
 def existing(state: State) -> Cluster:
@@ -106,52 +141,92 @@ def existing(state: State) -> Cluster:
     return cluster
 
 
-def running(state: State) -> Sandbox:
-    """Return the sandbox of a running cluster.
+def running(machine: Machine) -> Sandbox:
+    """Return the sandbox of a machine of a running cluster.
 
     Raises:
         ClusterError: it does not run.
     """
-    existing(state)
-    here = sandbox.find(state)
+    existing(machine.state)
+    here = sandbox.find(machine)
     if here is None:
-        raise ClusterError(
-            f"the cluster {state.name} does not run", f"Start it: scripts/cluster up --name {state.name}"
-        )
+        what = f"the cluster {machine.name}" if machine.number == 1 else f"the node {machine.name}"
+        raise ClusterError(f"{what} does not run", f"Start it: scripts/cluster up --name {machine.state.name}")
     return here
 
 
-async def _start(cluster: Cluster, here: Sandbox, binaries: Binaries, progress: Progress) -> set[str]:
-    """Start what does not run. Return the ids of ended containers that Kubernetes still reports as running."""
-    state = cluster.state
-    kubectl = Kubectl(cluster)
+def _machine(cluster: Cluster, name: str) -> Machine:
+    first, *others = cluster.machines
+    if name == first.name:
+        raise ClusterError(f"the control plane runs on {name}", "Only the other nodes can be stopped: up --nodes 2")
+    for machine in others:
+        if machine.name == name:
+            return machine
+    names = ", ".join(machine.name for machine in cluster.machines)
+    raise ClusterError(f"the cluster {cluster.name} has no node {name}", f"Its nodes: {names}")
 
-    async def start(commands: Mapping[str, list[str | Path]]) -> dict[str, Process]:
-        return {name: await _ensure(state, here, name, command) for name, command in commands.items()}
 
+async def _sandboxes(cluster: Cluster, progress: Progress) -> dict[Machine, Sandbox]:
+    found = {machine: sandbox.find(machine) for machine in cluster.machines}
+    if all(found.values()):
+        return {machine: here for machine, here in found.items() if here}
+    async with progress.step("sandbox: namespaces, network link, cgroups"):
+        first, *others = cluster.machines
+        if found[first] is None:
+            # Their links ended with the first machine.
+            for machine in others:
+                await sandbox.remove(machine)
+        return {machine: sandbox.find(machine) or await sandbox.create(machine, cluster.network) for machine in found}
+
+
+async def _start(
+    cluster: Cluster, sandboxes: Mapping[Machine, Sandbox], binaries: Binaries, progress: Progress
+) -> None:
+    """Start what does not run, and wait until all nodes are ready."""
+    first = Machine(cluster.state)
     central = control_plane.commands(cluster, binaries)
-    first = {name: central.pop(name) for name in ("etcd", "kube-apiserver")}
-    started = await start({**first, "containerd": node.containerd_command()})
+    for name in ("etcd", "kube-apiserver"):
+        server = await _ensure(first, sandboxes[first], name, central.pop(name))
+    log = first.log / "kube-apiserver.log"
 
-    def waiting(name: str, ready: Callable[[], Awaitable[bool]]) -> Coroutine[object, object, None]:
-        return processes.until(ready, name, 180, (started[name], state.log / f"{name}.log"))
+    async def api_is_ready() -> bool:
+        return await control_plane.api_is_ready(cluster)
 
     async with progress.step("API server and containerd are ready"), asyncio.TaskGroup() as group:
-        group.create_task(waiting("kube-apiserver", lambda: control_plane.api_is_ready(cluster)))
-        group.create_task(waiting("containerd", lambda: images.containerd_is_ready(here)))
-    dead = await addons.running_containers(kubectl) - await images.running_containers(here)
-    await start(central)
-    await start(node.commands(cluster, binaries))
+        group.create_task(processes.until(api_is_ready, "kube-apiserver", 180, (server, log)))
+        group.create_task(_start_containerds(sandboxes))
+    for name, command in central.items():
+        await _ensure(first, sandboxes[first], name, command)
+    dead = await _start_kubelets(cluster, sandboxes, binaries)
+    kubectl = Kubectl(cluster)
     async with progress.step("manifests are applied"):
         await addons.apply(cluster, binaries, kubectl)
-    return dead
+    async with progress.step("nodes are ready"):
+        await addons.nodes_are_ready(kubectl, {machine.name for machine in sandboxes}, dead)
 
 
-async def _ensure(state: State, here: Sandbox, name: str, command: list[str | Path]) -> Process:
-    record = Record(state.run / f"{name}.json")
+async def _start_containerds(sandboxes: Mapping[Machine, Sandbox]) -> None:
+    for machine, here in sandboxes.items():
+        started = await _ensure(machine, here, "containerd", node.containerd_command())
+        ready = partial(images.containerd_is_ready, here)
+        await processes.until(ready, "containerd", 180, (started, machine.log / "containerd.log"))
+
+
+async def _start_kubelets(cluster: Cluster, sandboxes: Mapping[Machine, Sandbox], binaries: Binaries) -> set[str]:
+    """Start the kubelets and kube-proxies. Return the ended containers that Kubernetes still reports as running."""
+    reported = await addons.running_containers(Kubectl(cluster), {machine.name for machine in sandboxes})
+    alive = [await images.running_containers(here) for here in sandboxes.values()]
+    for machine, here in sandboxes.items():
+        for name, command in node.commands(cluster, machine, binaries).items():
+            await _ensure(machine, here, name, command)
+    return reported.difference(*alive)
+
+
+async def _ensure(machine: Machine, here: Sandbox, name: str, command: list[str | Path]) -> Process:
+    record = Record(machine.run / f"{name}.json")
     process = record.read()
     if process is None:
-        process = await here.start(command, state.log / f"{name}.log")
+        process = await here.start(command, machine.log / f"{name}.log")
         record.write(process)
     return process
 

@@ -1,4 +1,4 @@
-"""A cluster's addresses: one free /16, divided into the link to the machine, the Services and the pods."""
+"""A cluster's addresses: one free /16, divided into the links of the nodes, the Services and the pods of each node."""
 
 import ipaddress
 import json
@@ -12,6 +12,23 @@ from localcluster.errors import ClusterError
 
 CANDIDATES = [IPv4Network(f"10.{number}.0.0/16") for number in range(240, 200, -1)]
 
+LINK_PREFIX = 30
+PODS_PREFIX = 20
+MAX_NODES = 8
+"""As many ranges of pods as there are in half of a /16."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """The link of a node: its two ends, and the addresses behind it.
+
+    The link of the first node leads to the host, and those of the others lead to the first node.
+    """
+
+    gateway: IPv4Address
+    node: IPv4Address
+    pods: IPv4Network
+
 
 @dataclass(frozen=True)
 class Network:
@@ -20,18 +37,15 @@ class Network:
     block: IPv4Network
 
     @property
-    def host(self) -> IPv4Address:
-        """The machine's end of the link."""
-        return self.block[1]
-
-    @property
     def node(self) -> IPv4Address:
-        """The sandbox's end: the node, the API server and the load balancer."""
-        return self.block[2]
+        """The first node, the API server and the load balancer."""
+        return self.link(1).node
 
-    @property
-    def link_prefix(self) -> int:
-        return 30
+    def link(self, number: int) -> Link:
+        """Return the link of a node, by the number of its machine."""
+        first = 4 * (number - 1)
+        pods = list(self.pods.subnets(new_prefix=PODS_PREFIX))[number - 1]
+        return Link(self.block[first + 1], self.block[first + 2], pods)
 
     @property
     def services(self) -> IPv4Network:
@@ -48,6 +62,7 @@ class Network:
 
     @property
     def pods(self) -> IPv4Network:
+        """The pods of all nodes."""
         return IPv4Network((self.block[128 << 8], 17))
 
 

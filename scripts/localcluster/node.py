@@ -1,4 +1,4 @@
-"""The cluster's only node: containerd, the kubelet and kube-proxy.
+"""A node: containerd, the kubelet and kube-proxy.
 
 They run as root, as on every node: they create containers, mounts and iptables rules.
 """
@@ -9,19 +9,23 @@ from pathlib import Path
 from localcluster import pins, sandbox
 from localcluster.build import Binaries
 from localcluster.cluster import Cluster, inside
-from localcluster.paths import Inside
+from localcluster.paths import Inside, Machine
 from localcluster.sandbox import Sandbox
 
 CNI_PLUGINS = Path("/usr/lib/cni")
 
+PROCESSES = ("containerd", "kubelet", "kube-proxy")
+CONTROL_PLANE_LABEL = "localcluster/control-plane"
+"""The first node's label: a kubelet may not give itself those of kubernetes.io."""
 
-def write_config(cluster: Cluster) -> None:
+
+def write_config(cluster: Cluster, machine: Machine) -> None:
     """Write the configuration of the three, and of the pods' network."""
-    folder = cluster.state.config
+    folder = machine.config
     (folder / "cni").mkdir(parents=True, exist_ok=True)
     (folder / "containerd.toml").write_text(_containerd(cluster.state.product.reference(pins.PAUSE)))
-    (folder / "kubelet.json").write_text(json.dumps(_kubelet(cluster), indent=2))
-    (folder / "cni" / "10-ptp.conflist").write_text(json.dumps(_pod_network(cluster), indent=2))
+    (folder / "kubelet.json").write_text(json.dumps(_kubelet(cluster, machine), indent=2))
+    (folder / "cni" / "10-ptp.conflist").write_text(json.dumps(_pod_network(cluster, machine), indent=2))
     # For pods with dnsPolicy Default. That is CoreDNS, which has no upstream server.
     (folder / "resolv.conf").write_text(f"nameserver {cluster.network.dns_service}\n")
 
@@ -30,21 +34,24 @@ def containerd_command() -> list[str | Path]:
     return ["containerd", f"--config={Inside.CONFIG / 'containerd.toml'}"]
 
 
-def commands(cluster: Cluster, binaries: Binaries) -> dict[str, list[str | Path]]:
+def commands(cluster: Cluster, machine: Machine, binaries: Binaries) -> dict[str, list[str | Path]]:
     """Return the commands of the node's processes that need an API server."""
+    # The add-ons run on the first node, so that another one can fail without them.
+    labels = [f"--node-labels={CONTROL_PLANE_LABEL}=true"] if machine.number == 1 else []
     return {
         "kubelet": [
             inside(binaries.path("kubernetes", "kubelet")),
             f"--config={Inside.CONFIG / 'kubelet.json'}",
             f"--kubeconfig={Inside.CONFIG / 'kubelet.kubeconfig'}",
-            f"--hostname-override={cluster.node}",
-            f"--node-ip={cluster.network.node}",
+            f"--hostname-override={machine.name}",
+            f"--node-ip={cluster.network.link(machine.number).node}",
             f"--root-dir={Inside.STATE / 'kubelet'}",
+            *labels,
         ],
         "kube-proxy": [
             inside(binaries.path("kubernetes", "kube-proxy")),
             f"--kubeconfig={Inside.CONFIG / 'kube-proxy.kubeconfig'}",
-            f"--hostname-override={cluster.node}",
+            f"--hostname-override={machine.name}",
             f"--cluster-cidr={cluster.network.pods}",
             "--proxy-mode=iptables",
             # The connection table belongs to the machine: keep its size and timeouts.
@@ -82,7 +89,7 @@ state = "/run/containerd"
 """
 
 
-def _pod_network(cluster: Cluster) -> object:
+def _pod_network(cluster: Cluster, machine: Machine) -> object:
     # Routed point-to-point links: unlike on a bridge, kube-proxy's rules see packets between two pods without the
     # kernel module br_netfilter. Assigned addresses are lost with the sandbox, as the pods are.
     return {
@@ -95,7 +102,7 @@ def _pod_network(cluster: Cluster) -> object:
                 "ipam": {
                     "type": "host-local",
                     "dataDir": "/run/cni",
-                    "ranges": [[{"subnet": str(cluster.network.pods)}]],
+                    "ranges": [[{"subnet": str(cluster.network.link(machine.number).pods)}]],
                     "routes": [{"dst": "0.0.0.0/0"}],
                 },
             },
@@ -104,7 +111,7 @@ def _pod_network(cluster: Cluster) -> object:
     }
 
 
-def _kubelet(cluster: Cluster) -> object:
+def _kubelet(cluster: Cluster, machine: Machine) -> object:
     return {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
@@ -122,7 +129,7 @@ def _kubelet(cluster: Cluster) -> object:
         "resolvConf": str(Inside.CONFIG / "resolv.conf"),
         "volumePluginDir": str(Inside.STATE / "kubelet" / "volume-plugins"),
         "cgroupDriver": "cgroupfs",
-        "cgroupRoot": f"/{sandbox.cgroup(cluster.state)}",
+        "cgroupRoot": f"/{sandbox.cgroup(machine)}",
         "enforceNodeAllocatable": [],  # required by cgroup v1
         "failCgroupV1": False,
         "failSwapOn": False,

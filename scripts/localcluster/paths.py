@@ -74,3 +74,44 @@ class State:
     def applied(self) -> Path:
         """Exists after the manifests were applied."""
         return self.folder / "applied"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One machine of a cluster, by number: its name as a node, and its folder, which is STATE in its sandbox.
+
+    Machine 1 also runs the control plane, and has the folder of the cluster.
+    """
+
+    state: State
+    number: int = 1
+
+    @property
+    def name(self) -> str:
+        """The node's name."""
+        return self.state.name if self.number == 1 else f"{self.state.name}-{self.number}"
+
+    @property
+    def folder(self) -> Path:
+        return self.state.folder if self.number == 1 else self.state.folder / "nodes" / self.name
+
+    @property
+    def pki(self) -> Path:
+        return self.folder / "pki"
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "config"
+
+    @property
+    def run(self) -> Path:
+        return self.folder / "run"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log"
+
+    @property
+    def containerd(self) -> Path:
+        """Images and containers."""
+        return self.folder / "containerd"

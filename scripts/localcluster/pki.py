@@ -53,9 +53,14 @@ def leaves(node: str, node_address: str, api_service: str) -> tuple[Leaf, ...]:
         Leaf("controller-manager", "ca", "system:kube-controller-manager"),
         Leaf("scheduler", "ca", "system:kube-scheduler"),
         Leaf("kube-proxy", "ca", "system:kube-proxy"),
-        Leaf("kubelet", "ca", f"system:node:{node}", "system:nodes", (f"DNS:{node}", f"IP:{node_address}")),
+        kubelet(node, node_address),
         Leaf("admin", "ca", "kubernetes-admin", "system:masters"),
     )
+
+
+def kubelet(node: str, address: str) -> Leaf:
+    """Return the certificate of a node's kubelet."""
+    return Leaf("kubelet", "ca", f"system:node:{node}", "system:nodes", (f"DNS:{node}", f"IP:{address}"))
 
 
 async def make(folder: Path, certificates: tuple[Leaf, ...], *, issuer: str) -> None:
@@ -64,7 +69,17 @@ async def make(folder: Path, certificates: tuple[Leaf, ...], *, issuer: str) -> 
     if unfinished is None:
         return
     await asyncio.gather(*(_authority(unfinished, name, issuer) for name in AUTHORITIES), _token_keys(unfinished))
-    await asyncio.gather(*(_leaf(unfinished, leaf) for leaf in certificates))
+    await asyncio.gather(*(_leaf(unfinished, leaf, unfinished) for leaf in certificates))
+    unfinished.rename(folder)
+
+
+async def issue(leaf: Leaf, authorities: Path, folder: Path) -> None:
+    """Make a folder with one certificate and that of its authority, once. `authorities`: the folder of `make`."""
+    unfinished = _unfinished(folder)
+    if unfinished is None:
+        return
+    await _leaf(unfinished, leaf, authorities)
+    shutil.copy(authorities / f"{leaf.authority}.crt", unfinished)
     unfinished.rename(folder)
 
 
@@ -91,14 +106,14 @@ async def _authority(folder: Path, name: str, issuer: str) -> None:
     )  # fmt: skip
 
 
-async def _leaf(folder: Path, leaf: Leaf) -> None:
+async def _leaf(folder: Path, leaf: Leaf, authorities: Path) -> None:
     organization = f"/O={leaf.organization}" if leaf.organization else ""
     usage = "clientAuth,serverAuth" if leaf.alternative_names else "clientAuth"
     names = ("-addext", f"subjectAltName={','.join(leaf.alternative_names)}") if leaf.alternative_names else ()
     await run(
         "openssl", "req", "-config", folder / "openssl.cnf", "-x509", *KEY, "-days", DAYS,
         "-subj", f"{organization}/CN={leaf.common_name}",
-        "-CA", folder / f"{leaf.authority}.crt", "-CAkey", folder / f"{leaf.authority}.key",
+        "-CA", authorities / f"{leaf.authority}.crt", "-CAkey", authorities / f"{leaf.authority}.key",
         "-addext", "basicConstraints=critical,CA:FALSE", "-addext", "keyUsage=critical,digitalSignature",
         "-addext", f"extendedKeyUsage={usage}", *names,
         # Python 3.13 requires it.

@@ -52,6 +52,31 @@ def test_an_image_for_a_cluster_that_does_not_run_is_an_error(capsys: pytest.Cap
     assert "the cluster here does not run" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("verb", ["stop-node", "start-node"])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("here", "error: the control plane runs on here\nhint: Only the other nodes can be stopped"),
+        ("here-3", "error: the cluster here has no node here-3\nhint: Its nodes: here, here-2\n"),
+    ],
+)
+def test_only_another_node_can_be_stopped(
+    verb: str, name: str, message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("localcluster.prerequisites.need_root", lambda: None)
+    state = State("here", PRODUCT)
+    state.folder.mkdir(parents=True)
+    state.facts.write_text(json.dumps({"block": "10.9.0.0/16", "version": "x", "nodes": 2}))
+    assert main([verb, "--name", "here", name], PRODUCT) == 1
+    assert capsys.readouterr().err.startswith(message)
+
+
+@pytest.mark.parametrize("number", ["0", "9", "two"])
+def test_an_impossible_number_of_nodes_is_refused(number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["up", "--nodes", number], PRODUCT) == 1
+    assert "--nodes" in capsys.readouterr().err
+
+
 def test_another_name_is_for_one_image(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["load-image", "--as", "docker.io/a/b:1", "dev.local/none:1", "dev.local/none:2"]
     assert main(arguments, PRODUCT) == 1

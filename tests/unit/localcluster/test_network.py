@@ -1,5 +1,6 @@
 """The addresses of a cluster."""
 
+import itertools
 from ipaddress import IPv4Network
 
 import pytest
@@ -22,14 +23,18 @@ def test_a_default_route_in_two_halves_leaves_nothing_free() -> None:
         network.first_free([IPv4Network("0.0.0.0/1")])
 
 
-def test_link_services_and_pods_share_no_address() -> None:
+def test_links_services_and_pods_share_no_address() -> None:
     cluster = network.Network(IPv4Network("10.9.0.0/16"))
-    link = IPv4Network((cluster.block[0], cluster.link_prefix))
+    links = [cluster.link(number + 1) for number in range(network.MAX_NODES)]
+    ends = [IPv4Network((int(link.gateway) - 1, network.LINK_PREFIX)) for link in links]
 
-    assert {cluster.host, cluster.node} == set(link.hosts())
-    for one, other in ((link, cluster.services), (link, cluster.pods), (cluster.services, cluster.pods)):
+    for link, both in zip(links, ends, strict=True):
+        assert {link.gateway, link.node} == set(both.hosts())
+        assert link.pods.subnet_of(cluster.pods)
+    parts = [*ends, cluster.services, *(link.pods for link in links)]
+    for one, other in itertools.combinations(parts, 2):
         assert not one.overlaps(other)
-    for part in (link, cluster.services, cluster.pods):
+    for part in parts:
         assert part.subnet_of(cluster.block)
     assert cluster.api_service in cluster.services
     assert cluster.dns_service in cluster.services

@@ -38,6 +38,20 @@ async def test_the_kubelet_has_the_names_of_the_node_authorizer(folder: Path) ->
     assert names == {"O": "system:nodes", "CN": "system:node:node"}
 
 
+async def test_another_node_has_its_own_certificate_and_no_key_of_an_authority(folder: Path, tmp_path: Path) -> None:
+    await pki.issue(pki.kubelet("second", "10.9.0.6"), folder, tmp_path / "second")
+    assert {file.name for file in (tmp_path / "second").iterdir()} == {
+        "ca.crt",
+        "kubelet.crt",
+        "kubelet.key",
+        "openssl.cnf",
+    }
+    issued = certificate(tmp_path / "second", "kubelet")
+    issued.verify_directly_issued_by(certificate(folder, "ca"))
+    policy = PolicyBuilder().store(Store([certificate(folder, "ca")]))
+    policy.build_server_verifier(x509.DNSName("second")).verify(issued, [])
+
+
 async def test_existing_certificates_are_kept(folder: Path) -> None:
     before = (folder / "ca.crt").read_bytes()
     await pki.make(folder, (), issuer="product")
