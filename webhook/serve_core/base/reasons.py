@@ -358,6 +358,11 @@ _WARNINGS = (
         "Knative runs no privileged containers, so container {name} only gets the devices that it requests: {devices}.",
         "If it needs other devices of the node, set kubectl-serve.dev/mode: deployment.",
     ),
+    (
+        "StartDelayed",
+        "container {name} can wait {seconds} s for this probe after its server is ready, at each start.",
+        "Set {line}.",
+    ),
     ("FieldIgnored", "this has no effect on a Knative Service and is omitted: {why}.", ""),
     (
         "StoreMayBeUnregistered",

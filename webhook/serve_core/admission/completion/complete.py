@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from model_uri.schemes import scheme_of
-from serve_core.admission.completion import completion_record, own_server, runtime_server, transformer
+from serve_core.admission.completion import completion_record, own_server, runtime_server, startup, transformer
 from serve_core.admission.completion.own_server import OwnServer
 from serve_core.admission.working_set import Admission
 from serve_core.api import hub_on_claim, loader_protocol, runtimes, sizing
@@ -69,6 +69,7 @@ def complete(admission: Admission) -> None:
         one, other = PORT, f"runtime {server.runtime.name}"
         why = "the runtime has its own port"
         findings.problems.append(diagnostic("ConflictingAnnotations", path_of(PORT), one=one, other=other, why=why))
+    startup.complete(admission)
     if server.runtime is None and spec.runtime is None:
         _warn_of_known_image(workload, spec, recall.context, findings)
 
