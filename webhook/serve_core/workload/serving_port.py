@@ -8,12 +8,13 @@ variables and default. Only what the container says counts: we never inspect the
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 
 from serve_core.api import servers
 from serve_core.api.servers import KnownServer
-from serve_core.base.json import JsonObject, value_at
+from serve_core.base.json import JsonObject, list_of, value_at
 from serve_core.workload import command_line
-from serve_core.workload.command_line import CommandLine, port_of
+from serve_core.workload.command_line import CommandLine, is_flag, port_of
 from serve_core.workload.model_server import requests_container
 
 _GENERIC_FLAGS = (
@@ -93,6 +94,22 @@ def choose(
 def of_server(line: CommandLine, server: KnownServer) -> int:
     """The port on which a known server listens, as its flags and variables say, or by default."""
     return _said(line, server) or server.port
+
+
+def listening(written: JsonObject, given: JsonObject) -> tuple[int, ...]:
+    """All ports on which a container listens that its user has ``written`` and a runtime completes with the fields
+    ``given``: the declared ones, and those of variables and flags, such as ``MLSERVER_GRPC_PORT`` and ``--grpc-port``.
+    """
+    env = [*list_of(given.get("env")), *list_of(written.get("env"))]
+    container = {**written, **given, "env": env}
+    line = command_line.read(container)
+    said = [value for name, value in line.variables.items() if name.endswith("_PORT")]
+    for word, following in pairwise((*line.words, "")):
+        flag, equals, value = word.partition("=")
+        if is_flag(flag) and flag.endswith("port"):
+            said.append(value if equals else following)
+    numbers = (*_declared(container), *map(port_of, said))
+    return tuple(each for each in numbers if each is not None)
 
 
 def _declared(container: JsonObject) -> list[int | None]:

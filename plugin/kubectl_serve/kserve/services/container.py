@@ -29,9 +29,19 @@ def port_of(container: Field) -> int:
     """The port of a container's requests: the first that it declares, or KServe's default."""
     for each in container.at("ports").objects():
         number = each.at("containerPort").value
-        if isinstance(number, int) and "metrics" not in str(each.at("name").value):
+        if isinstance(number, int) and not is_for_metrics(each):
             return number
     return PORT
+
+
+def is_for_metrics(port: Field) -> bool:
+    """Whether the name of a port says that it is for metrics."""
+    return "metrics" in str(port.at("name").value)
+
+
+def is_for_grpc(port: Field) -> bool:
+    """Whether the name of a port says that it is for gRPC."""
+    return any(part in str(port.at("name").value) for part in ("h2c", "grpc"))
 
 
 def name_server(made: dict[str, Any]) -> dict[str, Any]:

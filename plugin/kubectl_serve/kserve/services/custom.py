@@ -14,7 +14,7 @@ from serve_core.api import servers
 from serve_core.api.annotations import CUSTOM, MODEL, MOUNT, RUNTIME
 from serve_core.api.annotations import PORT as PORT_ANNOTATION
 from serve_core.base.constants import MODEL_MOUNT
-from serve_core.workload import command_line
+from serve_core.workload import command_line, serving_port
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _REPOSITORY_FLAGS = (
@@ -33,7 +33,6 @@ _DOWNLOADS = (
     "If the server downloads a model, write its URI into the variable STORAGE_URI, and convert it again: it becomes "
     f"{MODEL}."
 )
-_NO_MODEL = f"name no model to load. {_DOWNLOADS} If the image contains the model, use plain Knative Services."
 _PLAIN = (
     "name no model to load, so the image contains it: this becomes a plain {kind}, which kubectl-serve does not "
     f"change, and policies on models do not see. {_DOWNLOADS}"
@@ -46,14 +45,15 @@ class Custom:
 
     server: dict[str, Any]
     port: int
-    """The server's."""
+    """Of the requests."""
+    listening: tuple[int, ...]
+    """All ports on which the server listens."""
     beside: list[Field]
     """The other containers."""
 
 
-def read(predictor: Field, draft: Draft, *, is_alone: bool) -> Custom | None:
-    """The containers. If none of them names a model, the draft becomes a plain one; or, with a note, the result is
-    ``None``, unless the predictor ``is_alone``: no other component or container is in front of it."""
+def read(predictor: Field, draft: Draft) -> Custom | None:
+    """The containers; ``None``, with a note, if there are none. If none names a model, the draft becomes plain."""
     elements = predictor.at("containers").objects()
     if not elements:
         predictor.remark("names no model to load.")
@@ -68,9 +68,6 @@ def read(predictor: Field, draft: Draft, *, is_alone: bool) -> Custom | None:
     if MODEL not in draft.asked:
         _read_own_download(server, draft)
     stored = [] if MODEL in draft.asked else _stored(server, draft)
-    if MODEL not in draft.asked and not is_alone:
-        predictor.at("containers").note(_NO_MODEL)
-        return None
     if MODEL not in draft.asked:
         _become_plain(predictor, draft)
     made = container(server, draft) | _with_path(server, stored, draft)
@@ -83,7 +80,14 @@ def read(predictor: Field, draft: Draft, *, is_alone: bool) -> Custom | None:
     if len(server.at("ports").objects()) > 1:
         draft.asked[PORT_ANNOTATION] = str(port)  # of several, KServe takes the first
     _note_ports(server, port, draft)
-    return Custom(made, port, beside)
+    return Custom(made, port, _listening(server, port), beside)
+
+
+def _listening(server: Field, port: int) -> tuple[int, ...]:
+    """All ports of a server that gets its requests on ``port``."""
+    with_http = any(containers.is_for_grpc(each) for each in server.at("ports").objects())
+    # KServe's servers for gRPC listen on the default port for HTTP too.
+    return (port, *serving_port.listening(server.value, {}), *((PORT,) if with_http else ()))
 
 
 def _become_plain(predictor: Field, draft: Draft) -> None:

@@ -101,23 +101,21 @@ def _containers(root: Field, draft: Draft) -> list[dict[str, Any]]:
     beside = predictor.at("containers").objects()
     given: list[JsonObject] = []
     if served:
-        main, port, given = _model_server(served, framework, root, draft)
+        main, behind, given = _model_server(served, framework, root, draft)
         for each in beside:
             containers.check(each)
             if each.at("name").value == SERVER:
                 each.refuse("a predictor with a model cannot have this container.")
     else:
-        in_containers = any(each.at("name").value == TRANSFORMER for each in beside)
-        is_alone = not (separate or in_containers or root.at("spec", "explainer"))
-        own = custom.read(predictor, draft, is_alone=is_alone)
+        own = custom.read(predictor, draft)
         if own is None:
             return []
-        main, port, beside = own.server, own.port, own.beside
+        main, behind, beside = own.server, transformer.Server(own.port, own.listening), own.beside
     in_front = [each for each in beside if each.at("name").value == TRANSFORMER]
     others = [custom.container(each, draft) for each in beside if each not in in_front]
-    fronts = [transformer.in_front(each, port, draft) for each in in_front]
+    fronts = [transformer.in_front(each, behind, draft) for each in in_front]
     if separate:
-        fronts += transformer.component(separate, draft, port)
+        fronts += transformer.component(separate, behind, draft)
     if fronts:
         main = _behind(main)
         if not served:
@@ -136,8 +134,8 @@ def _behind(server_container: dict[str, Any]) -> dict[str, Any]:
 
 def _model_server(
     served: Field, framework: str, root: Field, draft: Draft
-) -> tuple[dict[str, Any], int, list[JsonObject]]:
-    """The container of the model server, its port, and the containers that its ServingRuntime puts beside it."""
+) -> tuple[dict[str, Any], transformer.Server, list[JsonObject]]:
+    """The container of the model server, its ports, and the containers that its ServingRuntime puts beside it."""
     uri, storage = served.at("storageUri"), served.at("storage")
     if uri:
         model.read_uri(uri, draft)
@@ -153,8 +151,9 @@ def _model_server(
         model.read_hub_arguments(served, args, draft)
     if MODEL not in draft.asked:
         served.remark("names no model that the loader can load.")
-    port = server.port(chosen, served, args, draft)
+    number = server.port(chosen, served, args, draft)
     made = {"name": SERVER_CONTAINER, **server.read(served, args, chosen, root, draft)}
+    behind = transformer.Server(number, server.listening(chosen, served, made, number, draft))
     given = given_runtime.of(served, framework, draft)
     beside = given_runtime.add(given, served, framework, made, root, draft) if given is not None else []
-    return made, port, beside
+    return made, behind, beside

@@ -27,7 +27,7 @@ _AZURE_FILES = re.compile(r"https://[^/]+\.file\.(?:core\.windows|storage\.azure
 _GIT = re.compile(r"https://[^?#]+\.git", re.ASCII)
 _GITHUB = re.compile(r"https://github\.com/([^/?#]+/[^/?#]+)/(?:blob|raw)/([^?#]+)\?raw=true", re.ASCII)
 """GitHub's link for a file, which leads to the address for downloads."""
-_HUB = re.compile(r"hf://([^/:@]+/[^/:@]+):([^/:@]+)", re.ASCII)
+_HUB = "hf://"
 _RAW = ("s3://", "gs://", "pvc://")
 """Schemes whose path KServe takes as it is, but for what follows ``?`` or ``#`` in s3://. Here, a path is
 percent-encoded."""
@@ -53,9 +53,8 @@ def source(text: str) -> Source:
             uri = "oci://" + uri.removeprefix(prefix)
     if uri.startswith("oci://"):
         return Source("oci://" + _with_registry(uri.removeprefix("oci://")))
-    found = _HUB.fullmatch(uri)
-    if found and not hub.is_quantization(found[2]):
-        return Source(f"hf://{found[1]}@{found[2]}")
+    if uri.startswith(_HUB):
+        return Source(_with_revision_behind_at(uri))
     if found := _AZURE.fullmatch(uri):
         account, host, path = found.groups()
         endpoint = "" if host == _AZURE_HOST else f" and AZURE_STORAGE_ENDPOINT=https://{account}{host}"
@@ -74,8 +73,19 @@ def source(text: str) -> Source:
 
 def of_hub(name: str, revision: str | None) -> str:
     """The URI of a hub's repository, which some servers take as a URI too."""
-    uri = source(name).uri if "://" in name else f"hf://{name}"
-    return uri if revision is None or "@" in uri or not uri.startswith("hf://") else f"{uri}@{revision}"
+    uri = source(name).uri if "://" in name else f"{_HUB}{name}"
+    return uri if revision is None or "@" in uri or not uri.startswith(_HUB) else f"{uri}@{hub.encoded(revision)}"
+
+
+def _with_revision_behind_at(uri: str) -> str:
+    """A URI of the hub whose revision follows an ``@``. One that cannot be read stays: admission says why."""
+    try:
+        owner, path, revision = hub.split(uri.removeprefix(_HUB))
+    except ValueError:
+        return uri
+    if not revision or "@" in uri or hub.is_quantization(revision):
+        return uri
+    return f"{_HUB}{owner}{'/' if path else ''}{path}@{hub.encoded(revision)}"
 
 
 def _with_registry(image: str) -> str:

@@ -8,10 +8,11 @@ import re
 from kubectl_serve.kserve.base.accounting import Field
 from kubectl_serve.kserve.base.draft import Draft
 from kubectl_serve.kserve.runtimes import given_runtime, model_formats
+from kubectl_serve.kserve.services import container as containers
 from serve_core.api import runtimes, serving_spec
 from serve_core.api.annotations import FORMAT, MODEL, PROTOCOL, PROTOCOLS, RUNTIME
 from serve_core.api.runtimes import Runtime
-from serve_core.base.json import canonical
+from serve_core.base.json import JsonObject, canonical
 from serve_core.workload.model_server import extended_resources
 
 _GRPC = "grpc-v2"
@@ -81,10 +82,15 @@ def chosen(server: Field, draft: Draft) -> Runtime | None:
     return None if spec is None else runtimes.choose(spec, draft.context.runtimes, resources)
 
 
+def container_of(runtime: Runtime, server: Field, draft: Draft) -> JsonObject:
+    """A runtime's container for this model."""
+    resources = extended_resources(server.value if isinstance(server.value, dict) else {})
+    return runtime.container_of(runtime.applying(draft.asked.get(PROTOCOL), resources))
+
+
 def port(runtime: Runtime, server: Field, draft: Draft) -> int | None:
     """The port on which a runtime serves, unless its users change that."""
-    resources = extended_resources(server.value if isinstance(server.value, dict) else {})
-    container = runtime.container_of(runtime.applying(draft.asked.get(PROTOCOL), resources))
+    container = container_of(runtime, server, draft)
     return next((int(each["containerPort"]) for each in container.get("ports") or []), None)
 
 
@@ -127,8 +133,8 @@ def _protocol(protocol: Field, name: str | None, kind: str, draft: Draft, *, is_
 def _port_of_grpc(server: Field) -> int | None:
     """The port that gets the requests, which is the first, if its name says that it is for gRPC."""
     for each in server.at("ports").objects()[:1]:
-        name, number = str(each.at("name").value), each.at("containerPort").value
-        if ("h2c" in name or "grpc" in name) and isinstance(number, int):
+        number = each.at("containerPort").value
+        if containers.is_for_grpc(each) and isinstance(number, int):
             return number
     return None
 

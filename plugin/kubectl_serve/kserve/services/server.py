@@ -13,8 +13,8 @@ from serve_core.api import models
 from serve_core.api.annotations import MODEL, RUNTIME
 from serve_core.api.runtimes import Runtime
 from serve_core.base.constants import GROUP, MODEL_MOUNT
-from serve_core.base.json import canonical
-from serve_core.workload import command_line, hub_access
+from serve_core.base.json import canonical, list_of
+from serve_core.workload import arguments, command_line, hub_access, serving_port
 from serve_core.workload.command_line import is_flag
 from serve_core.workload.model_server import PROBES
 
@@ -84,6 +84,22 @@ def port(runtime: Runtime | None, server: Field, args: Arguments, draft: Draft) 
         if is_flag(flag) and value == str(number) and (moved := args.find(flag)) is not None:
             return command_line.port_of(moved.value) or number
     return number
+
+
+def listening(
+    runtime: Runtime | None, server: Field, made: dict[str, Any], number: int, draft: Draft
+) -> tuple[int, ...]:
+    """All ports on which the ``made`` container listens when it is completed: ``number``, and those for other
+    protocols."""
+    if runtime is None:
+        return (number,)
+    written = server.value if isinstance(server.value, dict) else {}
+    words = [each.value if isinstance(each, Field) else each for each in made.get("args", ())]
+    written = {"env": written.get("env"), "command": list_of(written.get("command")), "args": words}
+    own = runtimes.container_of(runtime, server, draft)
+    merged = arguments.merge(runtime, own, written).fields
+    given = {"env": own.get("env"), "ports": [{"containerPort": number}], **merged}
+    return serving_port.listening(written, given)
 
 
 def _tag(made: dict[str, Any], tag: Field, runtime: Runtime) -> None:

@@ -5,6 +5,9 @@ the predictor. Here, both are a container in front of the model server.
 Source: KServe 0.20, ``pkg/apis/serving/v1beta1/transformer_custom.go``.
 """
 
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 from kubectl_serve.kserve.base.accounting import Field
@@ -16,22 +19,33 @@ from serve_core.workload import command_line
 from serve_core.workload.model_server import PROBES
 
 _FREE_PORT = 8090
-"""A port that no runtime listens on."""
+"""A port that no runtime of the catalogue listens on."""
 _LOCAL = ("localhost", "127.0.0.1", "0.0.0.0", "::1")  # noqa: S104
-_HOST, _PORT_FLAG, _MODEL_NAME = "--predictor_host", "--http_port", "--model_name"
+_HOST, _MODEL_NAME = "--predictor_host", "--model_name"
+_HTTP, _GRPC = "--http_port", "--grpc_port"
 _IN_THE_PODS = "has no equivalent: the transformer runs in the pods of the model server."
 
 
-def in_front(container: Field, server_port: int, draft: Draft) -> dict[str, Any]:
-    """The container ``transformer-container`` of a predictor, in front of a model server with that port."""
+@dataclass(frozen=True)
+class Server:
+    """The model server behind a transformer."""
+
+    port: int
+    """Of the requests."""
+    taken: Collection[int]
+    """All ports on which it listens."""
+
+
+def in_front(container: Field, server: Server, draft: Draft) -> dict[str, Any]:
+    """The container ``transformer-container`` of a predictor, in front of its model server."""
     args = Arguments(container.at("args"))
     host = args.find(_HOST)
-    if host is not None and not _leads_to(host.value, server_port):
-        host.words[0].remark(f"must be localhost:{server_port}, where the model server listens.")
-    return _listening(container, args, server_port, draft)
+    if host is not None and not _leads_to(host.value, server.port):
+        host.words[0].remark(f"must be localhost:{server.port}, where the model server listens.")
+    return _listening(container, args, server.taken, draft)
 
 
-def component(transformer: Field, draft: Draft, server_port: int) -> list[dict[str, Any]]:
+def component(transformer: Field, server: Server, draft: Draft) -> list[dict[str, Any]]:
     """The containers of the component ``transformer``; its pods' other fields go to the model server's pods."""
     elements = transformer.at("containers").objects()
     if not elements:
@@ -40,15 +54,15 @@ def component(transformer: Field, draft: Draft, server_port: int) -> list[dict[s
     transformer.remark("runs in front of the model server in the same pods, and scales with it.")
     first = elements[0]
     args = Arguments(first.at("args"))
-    if (host := args.take(_HOST)) is not None and not _leads_to(host.value, server_port):
-        host.words[0].remark(f"is localhost:{server_port} here, where the model server listens.")
+    if (host := args.take(_HOST)) is not None and not _leads_to(host.value, server.port):
+        host.words[0].remark(f"is localhost:{server.port} here, where the model server listens.")
     for each in first.at("env").objects():
         if each.at("name").value == STORAGE_URI:
             each.remark("has no effect: the loader loads the model of the predictor only.")
     if args.find(_MODEL_NAME) is None:
         args.words += [f"{_MODEL_NAME}={draft.name}"]
-    args.words += [f"{_HOST}=localhost:{server_port}"]
-    made = [_listening(first, args, server_port, draft), *(containers.read(each) for each in elements[1:])]
+    args.words += [f"{_HOST}=localhost:{server.port}"]
+    made = [_listening(first, args, server.taken, draft), *(containers.read(each) for each in elements[1:])]
     name = first.at("name")
     if name.value in (None, SERVER):
         name.use()
@@ -69,20 +83,25 @@ def _leads_to(host: str, port: int) -> bool:
     return name in _LOCAL and number == str(port)
 
 
-def _listening(container: Field, args: Arguments, server_port: int, draft: Draft) -> dict[str, Any]:
-    """The container with a declared port that is not the model server's: containers of a pod share its ports."""
+def _listening(container: Field, args: Arguments, taken: Collection[int], draft: Draft) -> dict[str, Any]:
+    """The container with declared ports that are not the model server's: containers of a pod share their ports."""
     made = containers.read(container, "args", "ports")
-    ports, said = container.at("ports"), args.find(_PORT_FLAG)
-    number = containers.port_of(container) if ports else command_line.port_of(said.value if said else None) or PORT
-    if number == server_port:
-        args.take(_PORT_FLAG)
-        args.words.append(f"{_PORT_FLAG}={_FREE_PORT}")
-        made |= _moved(container, number)
-        container.remark(
-            f"must listen on {_FREE_PORT}, as {_PORT_FLAG} says: the model server in the same pod has port {number}."
-        )
-    else:
-        made["ports"] = ports or [{"containerPort": number}]
+    ports = container.at("ports")
+    own = dict(_own_ports(container, args))
+    moved: dict[int, int] = {}
+    for number, flag in own.items():
+        if number in taken:
+            free = next(each for each in count(_FREE_PORT) if each not in {*taken, *own, *moved.values()})
+            moved[number] = free
+            args.take(flag)
+            args.words.append(f"{flag}={free}")
+            container.remark(
+                f"must listen on {free}, as {flag} says: the model server in the same pod has port {number}."
+            )
+    number = next(iter(own))
+    made["ports"] = ports or [{"containerPort": moved.get(number, number)}]
+    if moved:
+        made |= _moved(container, moved)
     model = args.find(_MODEL_NAME)
     if model is not None and model.value in draft.former_names:
         model.words[0].remark(f"must be {draft.name}, the model's name here.")
@@ -91,24 +110,38 @@ def _listening(container: Field, args: Arguments, server_port: int, draft: Draft
     return made
 
 
-def _moved(container: Field, number: int) -> dict[str, Any]:
-    """The fields of a container that name its port ``number``, with the free one instead."""
+def _own_ports(container: Field, args: Arguments) -> Iterator[tuple[int, str]]:
+    """The ports of a transformer for HTTP and gRPC, and the flag for each. A port that is not declared is the flag's;
+    that for HTTP has a default."""
+    declared: dict[str, int] = {}
+    for each in container.at("ports").objects():
+        number = each.at("containerPort").value
+        if isinstance(number, int) and not containers.is_for_metrics(each):
+            declared.setdefault(_GRPC if containers.is_for_grpc(each) else _HTTP, number)
+    for flag, default in ((_HTTP, PORT), (_GRPC, None)):
+        option = args.find(flag)
+        said = command_line.port_of(option.value) if option is not None else None
+        if (own := declared.get(flag) or said or default) is not None:
+            yield own, flag
+
+
+def _moved(container: Field, moved: Mapping[int, int]) -> dict[str, Any]:
+    """The fields of a container that name one of its ports, with those to which they are ``moved`` instead."""
     made: dict[str, Any] = {}
-    ports = [_with(each, number, "containerPort") for each in container.at("ports").objects()]
-    made["ports"] = ports or [{"containerPort": _FREE_PORT}]
+    if ports := container.at("ports").objects():
+        made["ports"] = [_with(each, moved, "containerPort") for each in ports]
     for probe in PROBES:
         handlers = container.at(probe).entries()
         if handlers:
-            made[probe] = {key: _with(each, number, "port") for key, each in handlers.items()}
+            made[probe] = {key: _with(each, moved, "port") for key, each in handlers.items()}
     return made
 
 
-def _with(owner: Field, number: int, key: str) -> Any:
+def _with(owner: Field, moved: Mapping[int, int], key: str) -> Any:
     port = owner.at(key)
-    if port.value != number:
+    if not isinstance(port.value, int) or port.value not in moved:
         return owner
-    port.use()
-    return {**owner.entries(), key: _FREE_PORT}
+    return {**owner.entries(), key: moved[port.use()]}
 
 
 def _pod(transformer: Field, draft: Draft) -> None:

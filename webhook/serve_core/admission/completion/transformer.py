@@ -4,9 +4,6 @@ It has the port, so the requests go to it. The model server listens on its runti
 not declare it: a Knative Service has one port over all of its containers.
 """
 
-from itertools import pairwise
-from typing import Any
-
 from serve_core.admission.working_set import Admission
 from serve_core.api.runtimes import Runtime
 from serve_core.api.serving_spec import ServingSpec
@@ -14,8 +11,7 @@ from serve_core.base.findings import Findings
 from serve_core.base.json import JsonObject, list_of
 from serve_core.base.reasons import diagnostic, explanation
 from serve_core.base.workload import POD
-from serve_core.workload import command_line
-from serve_core.workload.command_line import is_flag, port_of
+from serve_core.workload import serving_port
 from serve_core.workload.model_server import PROBES, declared_ports, front_container, with_ports
 
 
@@ -47,7 +43,8 @@ def takes_port(admission: Admission) -> bool:
 
 def _refuse_taken_ports(server: JsonObject, containers: list[JsonObject], runtime: Runtime, findings: Findings) -> None:
     """Refuse ports of the model server in other containers: all containers of a pod share its ports."""
-    own = _listening_ports(server)
+    written = next((each for each in containers if each.get("name") == server["name"]), {})
+    own = serving_port.listening(written, server)
     for index, container in enumerate(containers):
         for place, port in enumerate(list_of(container.get("ports"))):
             if container.get("name") != server["name"] and port.get("containerPort") in own:
@@ -55,15 +52,3 @@ def _refuse_taken_ports(server: JsonObject, containers: list[JsonObject], runtim
                 words |= {"runtime": runtime.name, "server": server["name"]}
                 at = f"{POD}.containers[{index}].ports[{place}].containerPort"
                 findings.problems.append(diagnostic("PortTaken", at, **words))
-
-
-def _listening_ports(server: JsonObject) -> tuple[Any, ...]:
-    """The ports on which a runtime listens: the declared one, and those of its variables and flags, such as
-    ``MLSERVER_GRPC_PORT`` and ``--grpc-port``."""
-    line = command_line.read(server)
-    written = [value for name, value in line.variables.items() if name.endswith("_PORT")]
-    for word, following in pairwise((*line.words, "")):
-        flag, equals, value = word.partition("=")
-        if is_flag(flag) and flag.endswith("port"):
-            written.append(value if equals else following)
-    return (*declared_ports(server), *filter(None, map(port_of, written)))
