@@ -183,7 +183,9 @@ def _probe(probe: Field, port: int) -> dict[str, Any]:
         return made
     asked = dict(probe.at("httpGet").entries())
     if "scheme" in asked:
-        asked.pop("scheme").use()
+        scheme = asked.pop("scheme")
+        if scheme.use() == "HTTPS":
+            scheme.remark("is HTTP here: KServe's certificate for the model server has no equivalent.")
     written = asked.get("port")
     if written is None or written.value == PORT:
         if written is not None:
