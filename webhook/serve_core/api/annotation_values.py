@@ -54,6 +54,18 @@ class Telemetry:
     trace: int | None
 
 
+@dataclass(frozen=True)
+class Cache:
+    """Where a downloaded model stays for other pods: on a claim, on the node, or nowhere."""
+
+    claim: ModelURI | None = None
+    """The claim, or the folder of a claim."""
+    on_node: bool = False
+
+
+NO_CACHE = Cache()
+
+
 class InvalidValueError(ValueError):
     """The annotation does not allow this value. The message, if any, says why."""
 
@@ -81,15 +93,17 @@ class OneOf:
         return text
 
 
-def claim_folder(text: str) -> ModelURI:
-    """Parse the URI of a claim, or of a folder on it."""
+def cache(text: str) -> Cache:
+    """Parse ``none``, ``node``, or the URI of a claim or of a folder on it."""
+    if text in ("none", "node"):
+        return Cache(on_node=text == "node")
     try:
         found = model_uri.parse(text)
     except URIError as error:
         raise InvalidValueError(f"{error}") from None
     if found.scheme != "pvc" or "$" in found.path:  # Kubernetes expands it in arguments, and not in mounts
         raise InvalidValueError
-    return found
+    return Cache(claim=found)
 
 
 def switch(text: str) -> bool:

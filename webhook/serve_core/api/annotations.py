@@ -76,11 +76,11 @@ USER: tuple[Annotation, ...] = (
     ),
     Annotation(
         "cache",
-        "pvc://CLAIM or pvc://CLAIM/PATH",
-        "Claim that keeps the downloaded model for all pods: the first pod downloads it, and the others use it. "
-        "Default: each pod downloads the model.",
-        "folder of a claim",
-        values.claim_folder,
+        "none, node, pvc://CLAIM or pvc://CLAIM/PATH",
+        "Where the model stays for other pods: on a claim, where the first pod downloads it, or on the node, where the "
+        "cluster can keep it there. none (default): each pod downloads the model.",
+        "place for a model",
+        values.cache,
     ),
     Annotation(
         "writable",

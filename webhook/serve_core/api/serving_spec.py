@@ -9,7 +9,7 @@ from typing import Any
 from model_uri import ModelURI
 from model_uri.file_patterns import FilePatterns
 from serve_core.api import models
-from serve_core.api.annotation_values import Caller, Format, InvalidValueError, Scale, Telemetry
+from serve_core.api.annotation_values import NO_CACHE, Cache, Caller, Format, InvalidValueError, Scale, Telemetry
 from serve_core.api.annotations import (
     AUTH,
     AUTH_AUDIENCES,
@@ -62,8 +62,7 @@ class ServingSpec:
     digest: str | None = None
     signature_key: str | None = None
     files: FilePatterns | None = None
-    cache: ModelURI | None = None
-    """The folder of a claim that keeps the downloaded model."""
+    cache: Cache = NO_CACHE
     writable: bool = False
     """Whether the server can write to the model's claim."""
     size: int | None = None

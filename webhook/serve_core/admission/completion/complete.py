@@ -22,7 +22,7 @@ from serve_core.base.constants import (
 )
 from serve_core.base.findings import Findings
 from serve_core.base.json import JsonObject
-from serve_core.base.reasons import Diagnostic, capped, diagnostic, explanation
+from serve_core.base.reasons import Diagnostic, Explanation, capped, diagnostic, explanation
 from serve_core.base.workload import POD, Workload, index_of
 from serve_core.context.cluster import ClusterContext
 from serve_core.istio.injection import MeshDecision
@@ -196,9 +196,7 @@ def _overlay(
         claim = {"claimName": spec.model.host, **_read_only(spec)}
         volumes = [{"name": MODEL_VOLUME, "persistentVolumeClaim": claim}]
     else:
-        findings.explanations.append(
-            explanation("ModelByLoader") if spec.cache is None else explanation("ModelShared", claim=spec.cache.host)
-        )
+        findings.explanations.append(_by_loader(spec))
         masked = _has_token(workload, server)
         request = _request(spec, context, workload, mesh, findings, masked=masked, hub_cache=hub_cache)
         volumes = loader_container.volumes(request)
@@ -231,7 +229,7 @@ def _overlay(
     if spec.mode == DEPLOYMENT:
         labels[DEPLOYMENT_LABEL] = workload.name  # a Knative Service's template gets it when it is rendered
     size = None if spec.model.scheme == "pvc" else spec.size
-    if spec.cache is None and (storage := sizing.storage(size)):
+    if spec.cache.claim is None and (storage := sizing.storage(size)):
         findings.explanations.append(
             explanation("SizedByModel", size=loader_protocol.size_text(size or 0), storage=storage)
         )
@@ -246,6 +244,14 @@ def _overlay(
     }
     selector = {} if workload.spec.get("selector") else {"selector": {"matchLabels": {DEPLOYMENT_LABEL: workload.name}}}
     return {"metadata": {"labels": {SERVED_LABEL: "true"}}, "spec": {**selector, "template": template}}
+
+
+def _by_loader(spec: ServingSpec) -> Explanation:
+    if spec.cache.claim is not None:
+        return explanation("ModelShared", claim=spec.cache.claim.host)
+    if spec.cache.on_node:
+        return explanation("ModelNotOnNode", why="this cluster keeps no models on its nodes")
+    return explanation("ModelByLoader")
 
 
 def _subpath(request: LoaderRequest | None, name: str) -> str:
@@ -287,7 +293,7 @@ def _request(
     masked: bool,
     hub_cache: bool,
 ) -> LoaderRequest:
-    container = server_container(workload.containers) or {}
+    container, claim = server_container(workload.containers) or {}, spec.cache.claim
     token = hub_access.token(container) if any(model.uri.scheme == "hf" for model in spec.models) else None
     if token is not None:
         name = container.get("name")
@@ -302,7 +308,7 @@ def _request(
         files=runtimes.files_of(spec),
         credentials=spec.credentials,
         masked=masked,
-        shared=None if spec.cache is None else SharedClaim(spec.cache.host, "/".join(spec.cache.segments)),
+        shared=None if claim is None else SharedClaim(claim.host, "/".join(claim.segments)),
         hub_cache=hub_cache,
         token=token,
         uid=mesh.loader_uid,

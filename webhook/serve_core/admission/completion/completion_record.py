@@ -59,7 +59,7 @@ def asked(spec: ServingSpec, resources: Collection[str]) -> str:
     needed = [
         *(["signed"] if spec.signature_key is not None else []),
         *(["files"] if runtimes.files_of(spec) or any(map(_is_new_form, spec.models)) else []),
-        *(["shared"] if spec.cache is not None else []),
+        *(["shared"] if spec.cache.claim is not None else []),
     ]
     return overlay.digest([spec.runtime, wanted and str(wanted), spec.protocol, sorted(resources), *needed])
 

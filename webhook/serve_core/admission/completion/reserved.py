@@ -62,7 +62,7 @@ def _volumes(pod: JsonObject, spec: ServingSpec) -> Iterator[Diagnostic]:
     for index, volume in enumerate(list_of(pod.get("volumes"))):
         name = value_at(volume, "name")
         private = isinstance(volume, dict) and set(volume) in PRIVATE_KINDS
-        private = private and spec.model.scheme != "pvc" and spec.cache is None
+        private = private and spec.model.scheme != "pvc" and spec.cache.claim is None
         if name in (CREDENTIALS_VOLUME, SIGNATURE_KEY_VOLUME, NO_TOKEN_VOLUME) or (
             name == MODEL_VOLUME and not private
         ):
