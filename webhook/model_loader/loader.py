@@ -124,7 +124,7 @@ def _of_record(record: Mapping[str, Any]) -> Loaded:
     return Loaded(**record["loaded"] | {"skipped": Skipped(*record["loaded"]["skipped"])})
 
 
-def _authorities(secret: Secret, stores: Sequence[Store]) -> str:
+def authorities(secret: Secret, stores: Sequence[Store]) -> str:
     """Return the certificate authorities to trust in addition to the system's.
 
     Raises LoadError(Refused) when the stores are fixed and the Secret or the environment names other authorities.
@@ -176,7 +176,7 @@ class _Load:
         while True:
             transport = Transport(
                 options.network,
-                certificates=_authorities(secret, options.stores),
+                certificates=authorities(secret, options.stores),
                 environment=options.environment,
                 fixed=bool(options.stores),
             )
@@ -217,7 +217,7 @@ class _Load:
                 volume.state.remove(Volume.FILES)
             folder = opened.enter_context(volume.state.folder(Volume.FILES, make=True))
             size = sum(max(file.size, 0) for file in plan.files)
-            _check_capacity(volume, size)
+            check_capacity(volume, size)
             scheduler = Scheduler(
                 plan.files,
                 folder,
@@ -227,9 +227,9 @@ class _Load:
                 patience=options.patience,
                 hashing=options.hashing,
             )
-            skipped = _skipped(plan) if options.files is None else Skipped()
+            skipped = skipped_files(plan) if options.files is None else Skipped()
             self._report.plan(len(plan.files), size, skipped)
-            _check_space(volume, scheduler.missing)
+            check_space(volume, scheduler.missing)
             scheduler.run()
             # From here on the files differ from the journal: a start after a crash has to read them all.
             volume.state.remove(Volume.JOURNAL)
@@ -262,13 +262,13 @@ class _Load:
         """
         options, volume = self._options, self._volume
         left_out = [file.path for file in plan.left_out]
-        digest = _digest(hashes, plan) if options.hashing else ""
-        if options.digest and options.digest == _whole_digest(hashes, plan):
+        digest = digest_of(hashes, plan) if options.hashing else ""
+        if options.digest and options.digest == whole_digest(hashes, plan):
             digest = options.digest
         self._check_digest(digest, len(left_out))
         count = len(plan.files)
         if plan.packed:
-            count, unselected = _unpack(volume, folder, plan.files, options.files)
+            count, unselected = unpack_all(volume, folder, plan.files, options.files)
             left_out += unselected
         if plan.packed and (self._verifier or (options.hashing and not digest)):
             hashes = digests.hashes(volume.files)
@@ -284,15 +284,7 @@ class _Load:
         if not self._options.digest or not digest or digest == self._options.digest:
             return
         self._volume.clear()
-        hint = OUTCOMES[Code.DIGEST_MISMATCH].hint
-        if self._options.files is not None:
-            hint = f"A digest covers only the files that kubectl-serve.dev/files selects. {hint}"
-        elif left_out:
-            files = f"{left_out} files with copies of the weights do not count"
-            hint = f'{files}; kubectl-serve.dev/files "*" loads all. {hint}'
-        raise LoadError(
-            Code.DIGEST_MISMATCH, f"the model's digest is {digest}, which is not the requested one", hint=hint
-        )
+        raise mismatch(self._options, digest, left_out)
 
     def _check_signature(
         self, verifier: signatures.Verifier, folder: SafeDir, hashes: Mapping[str, str], left_out: Sequence[str]
@@ -397,8 +389,8 @@ class _SharedLoad(_Load):
             hashes = digests.hashes(root)
             if not plan.packed and hashes.keys() != {file.path for file in plan.files}:
                 return False
-            digest = _digest(hashes, plan) or digests.of_manifest(hashes)
-            if options.digest and options.digest not in (digest, _whole_digest(hashes, plan)):
+            digest = digest_of(hashes, plan) or digests.of_manifest(hashes)
+            if options.digest and options.digest not in (digest, whole_digest(hashes, plan)):
                 return False
             if verifier is not None:
                 left_out = [file.path for file in plan.left_out]
@@ -410,12 +402,24 @@ class _SharedLoad(_Load):
         return True
 
 
-def _skipped(plan: Plan) -> Skipped:
+def mismatch(options: LoaderOptions, digest: str, left_out: int) -> LoadError:
+    """Return the failure for a model with another digest. `left_out`: number of files that do not count."""
+    hint = OUTCOMES[Code.DIGEST_MISMATCH].hint
+    if options.files is not None:
+        hint = f"A digest covers only the files that kubectl-serve.dev/files selects. {hint}"
+    elif left_out:
+        files = f"{left_out} files with copies of the weights do not count"
+        hint = f'{files}; kubectl-serve.dev/files "*" loads all. {hint}'
+    return LoadError(Code.DIGEST_MISMATCH, f"the model's digest is {digest}, which is not the requested one", hint=hint)
+
+
+def skipped_files(plan: Plan) -> Skipped:
+    """Return what the report says of the files that are not loaded."""
     files = plan.left_out
     return Skipped(len(files), sum(max(file.size, 0) for file in files), files[0].path) if files else Skipped()
 
 
-def _digest(hashes: Mapping[str, str], plan: Plan) -> str:
+def digest_of(hashes: Mapping[str, str], plan: Plan) -> str:
     """Return the digest from the hashes of the download, or an empty text where only the unpacked files have one."""
     if plan.single:
         return f"sha256:{hashes[plan.files[0].path]}"
@@ -424,7 +428,7 @@ def _digest(hashes: Mapping[str, str], plan: Plan) -> str:
     return digests.of_manifest(hashes)
 
 
-def _whole_digest(hashes: Mapping[str, str], plan: Plan) -> str:
+def whole_digest(hashes: Mapping[str, str], plan: Plan) -> str:
     """Return the digest of all files of the sources, from the store's sha256 of those that are left out.
 
     Empty if the store does not list it. A model with this digest can have no other content in the files that are
@@ -436,7 +440,7 @@ def _whole_digest(hashes: Mapping[str, str], plan: Plan) -> str:
     return digests.of_manifest({**others, **hashes})
 
 
-def _unpack(
+def unpack_all(
     volume: Volume, folder: SafeDir, files: Sequence[File], patterns: FilePatterns | None
 ) -> tuple[int, list[str]]:
     """Replace every archive by its files that the patterns select.
@@ -475,7 +479,7 @@ def _unpack(
     return len(names), left_out
 
 
-def _check_capacity(volume: Volume, size: int) -> None:
+def check_capacity(volume: Volume, size: int) -> None:
     """Raise LoadError(NoSpace) for a model larger than the volume.
 
     Before the scheduler cuts files into parts: for a false size, the list of parts alone would exceed the memory.
@@ -486,7 +490,8 @@ def _check_capacity(volume: Volume, size: int) -> None:
         raise LoadError(Code.NO_SPACE, f"the model has {size >> 20} MiB and the whole volume {total >> 20} MiB")
 
 
-def _check_space(volume: Volume, needed: int) -> None:
+def check_space(volume: Volume, needed: int) -> None:
+    """Raise LoadError(NoSpace) for more missing bytes than the volume has free."""
     stats = volume.stats()
     free = stats.f_bavail * stats.f_frsize
     if needed * _SPACE_FACTOR > free:

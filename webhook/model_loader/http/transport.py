@@ -137,6 +137,24 @@ class Transport:
         """Send a GET; see `send`."""
         return self.send("GET", url, headers or {}, authorizer=authorizer)
 
+    @property
+    def origins(self) -> list[str]:
+        """The servers that this transport has connected to, as `scheme://host:port`, sorted."""
+        return sorted(f"{scheme}://{host}:{port}" for scheme, host, port in self._proxies)
+
+    def probe(self, url: str, authorizer: Authorizer = ANONYMOUS) -> None:
+        """Request the head of `url`, without following a redirect: the server refuses it where it refuses the content.
+
+        Raises LoadError, as `send`.
+        """
+        parts = split(url)
+        sent: dict[str, str] = {}
+        authorizer.sign("HEAD", parts, sent)
+        response = self._exchange("HEAD", parts, sent, None)
+        text = self.drain(response)
+        if response.status >= 400:
+            raise _status_failure(url, response.status, response.headers, text)
+
     def read(
         self,
         url: str,

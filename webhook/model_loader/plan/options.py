@@ -12,6 +12,8 @@ from model_uri import Store, URIError
 from model_uri.file_patterns import FilePatterns, parse_patterns
 
 TERMINATION_LOG = Path("/dev/termination-log")
+PATIENCE = 60.0
+"""Seconds that the loader retries without progress, by default."""
 
 
 class Load(NamedTuple):
@@ -85,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
         "--no-digest", action="store_true", help="compute no digest unless it is needed for verification"
     )
     parser.add_argument(
-        "--patience", type=float, default=60.0, metavar="SECONDS", help="how long to retry without progress"
+        "--patience", type=float, default=PATIENCE, metavar="SECONDS", help="how long to retry without progress"
     )
     parser.add_argument("--termination-log", type=Path, default=TERMINATION_LOG, metavar="FILE")
     parser.add_argument("loads", nargs="+", metavar="URI[=SUBPATH]", help="one URI, or several, each with a folder")

@@ -1,0 +1,37 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from model_cache.models import Models, Settings
+from model_cache.store import Store
+from support import loader_harness as harness
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Models:
+    return cache(tmp_path)
+
+
+def cache(folder: Path, *, limit: int = 1 << 30, boot: str = "1") -> Models:
+    """The models of a node whose cache is in `folder`; a second one is the driver after a restart."""
+    secrets = folder / "secrets"
+    secrets.mkdir(exist_ok=True)
+    settings = Settings((harness.LOOPBACK,), None, 8, secrets, {})
+    return Models(Store(folder / "cache", limit, boot), settings)
+
+
+@pytest.fixture
+def web() -> Iterator[harness.WebServer]:
+    server = harness.WebServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[harness.Store]:
+    """A store that keeps ETags."""
+    folder = tmp_path_factory.mktemp("store")
+    (folder / "models").mkdir()
+    with harness.store(folder, metadata=True) as running:
+        yield running
