@@ -10,7 +10,7 @@ from serve_core.base.json import JsonObject, object_at, value_at
 from serve_core.context.cluster import ClusterContext
 from serve_core.policy.subject import Origin, ReplicaBounds, RuntimeUse, Use
 from serve_core.subjects.knative import knative_parts
-from serve_core.subjects.origins import canonical, loaded, loaders
+from serve_core.subjects.origins import cached, canonical, from_cache, loaded, loaders
 from serve_core.subjects.pod_spec import pod_spec_parts
 from serve_core.subjects.replicas import surge
 from serve_core.subjects.servers import formats_of, runtime_of
@@ -29,6 +29,7 @@ def deployment_parts(document: JsonObject, context: ClusterContext) -> Parts:
     at = path_of(annotations.MODEL)
     requests = [found for found in loaders(pod, "", context).values() if isinstance(found, LoaderRequest)]
     checked = {origin.text: origin for request in requests for origin in loaded(request, at, pod, context)}
+    checked |= {origin.text: origin for volume in cached(pod, "").values() for origin in from_cache(volume, at)}
     annotated = tuple(checked.get(uri) or Origin(uri, at, by_loader=False) for uri in uris)
     made["origins"] = (*annotated, *made["origins"])
     made["formats"] = tuple(formats_of(notes, made["origins"]))

@@ -16,7 +16,7 @@ from serve_core.context.cluster import ClusterContext
 from serve_core.policy.subject import Origin
 from serve_core.subjects.shapes import containers, elements
 from serve_core.syntax import image_reference, mount_path
-from serve_core.workload import loader_container
+from serve_core.workload import cache_volume, loader_container
 from serve_core.workload.loader_container import LoaderRequest
 from serve_core.workload.model_server import model_mount
 
@@ -41,6 +41,12 @@ def loaders(pod: JsonObject, path: str, context: ClusterContext) -> dict[str, Lo
     return found
 
 
+def cached(pod: JsonObject, path: str) -> dict[str, LoaderRequest | str]:
+    """The volumes of the node cache, by path: what each loads, or which of its fields differs from the rendered one."""
+    volumes = elements(pod.get("volumes"), f"{path}.volumes")
+    return {at: cache_volume.read(volume) for volume, at in volumes if cache_volume.is_ours(volume)}
+
+
 def loaded(request: LoaderRequest, path: str, pod: JsonObject, context: ClusterContext) -> Iterator[Origin]:
     """The origins that the loader of ``pod`` loads."""
     digest, key = request.digest is not None, request.signature_key or ""
@@ -48,6 +54,17 @@ def loaded(request: LoaderRequest, path: str, pod: JsonObject, context: ClusterC
         store = find_store(model.uri, request.stores)
         adrift = _resolves_otherwise(pod) or (_can_redirect(pod, context) if store and store.is_plain else "")
         yield Origin(str(model.uri), path, digest, key, store, adrift)
+
+
+def from_cache(request: LoaderRequest | str, path: str) -> Iterator[Origin]:
+    """The origins of a volume of the node cache. The driver downloads: nothing in the pod changes how names resolve."""
+    if isinstance(request, str):
+        why = f"{request} of the volume differs from what kubectl-serve sets"
+        yield Origin(f"{cache_volume.DRIVER}:", path, unknown=why)
+        return
+    for model in request.models:
+        store = find_store(model.uri, request.stores)
+        yield Origin(str(model.uri), path, request.digest is not None, "", store)
 
 
 def _resolves_otherwise(pod: JsonObject) -> str:
@@ -82,6 +99,8 @@ def origins(pod: JsonObject, path: str, context: ClusterContext, annotated: str 
         elif is_called_loader(container, names):
             yield from _claimed(container, at, found)
             seen.add(at)
+    for at, volume in cached(pod, path).items():
+        yield from from_cache(volume, f"{at}.csi")
     yield from _mounted(pod, path, annotated)
     yield from _written(pod, path, seen, any(isinstance(found, LoaderRequest) for found in read.values()))
 
@@ -151,7 +170,7 @@ def _mounted(pod: JsonObject, path: str, annotated: str) -> Iterator[Origin]:
             elif "hostPath" in sources:
                 folder = str(value_at(volume, "hostPath", "path")).strip("/")
                 yield Origin(uri_of_path("file", "", folder), f"{at}.hostPath")
-            elif sources != ["emptyDir"]:
+            elif sources != ["emptyDir"] and not cache_volume.is_ours(volume):
                 yield Origin(f"{'/'.join(sources)}:", at)
 
 

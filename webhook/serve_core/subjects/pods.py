@@ -5,7 +5,7 @@ from typing import Any
 from serve_core.base.constants import DEPLOYMENT_LABEL
 from serve_core.base.json import JsonObject, list_of, object_at, value_at
 from serve_core.context.cluster import ClusterContext
-from serve_core.subjects.origins import is_called_loader, loader_names
+from serve_core.subjects.origins import cached, is_called_loader, loader_names
 from serve_core.subjects.pod_spec import pod_spec_parts
 from serve_core.subjects.servers import formats_of
 from serve_core.subjects.shapes import Parts, containers, strings
@@ -44,6 +44,6 @@ def _without_sidecars(pod: JsonObject, context: ClusterContext) -> JsonObject:
 
 
 def has_loader(pod: JsonObject, context: ClusterContext) -> bool:
-    """Whether a pod's spec has a container with the loader's name or image."""
+    """Whether a pod's spec has a container with the loader's name or image, or a volume of the node cache."""
     names = loader_names(context)
-    return any(is_called_loader(container, names) for container, _, _ in containers(pod, ""))
+    return bool(cached(pod, "")) or any(is_called_loader(container, names) for container, _, _ in containers(pod, ""))

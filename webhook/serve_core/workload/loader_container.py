@@ -92,6 +92,12 @@ class LoaderRequest:
         return tuple(model.uri.text for model in self.models)
 
     @property
+    def sources(self) -> list[str]:
+        """The models as the loader's arguments name them."""
+        several = len(self.models) > 1
+        return [model.argument if several else model.uri.text for model in self.models]
+
+    @property
     def folder(self) -> str:
         """The folder of the volume that has the loader's folders; empty for the volume itself.
 
@@ -141,12 +147,11 @@ def render(request: LoaderRequest) -> JsonObject:
     requests = {"cpu": "100m", "memory": "128Mi"}
     if request.shared is None and (storage := sizing.storage(request.size)):
         requests["ephemeral-storage"] = storage
-    several = len(request.models) > 1
     return {
         "name": LOADER_CONTAINER,
         "image": request.image,
         "imagePullPolicy": "IfNotPresent",
-        "args": [*args, "--", *(model.argument if several else model.uri.text for model in request.models)],
+        "args": [*args, "--", *request.sources],
         **({"env": token} if token else {}),
         # Memory does not grow with the model. The limit includes the page cache; the loader itself uses less than a
         # quarter of it.
@@ -176,7 +181,7 @@ def volumes(request: LoaderRequest) -> list[JsonObject]:
 def read(container: JsonObject, pod: JsonObject, loaders: Iterable[LoaderConfig]) -> LoaderRequest | str:
     """The request of a container of ``pod`` if it is one of the ``loaders``; otherwise the first field that differs
     from what :func:`render` and :func:`volumes` give."""
-    request = _request_of(container, pod)
+    request = requested(container, pod)
     if isinstance(request, str):
         return request
     known = [each for each in loaders if request.image in each.images]
@@ -214,7 +219,7 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 """A digest that the loader compares. It takes an empty text for no digest."""
 
 
-def _request_of(container: JsonObject, pod: JsonObject) -> LoaderRequest | str:
+def requested(container: JsonObject, pod: JsonObject) -> LoaderRequest | str:
     """The request in the arguments, or the field that has none; :func:`_difference` finds other arguments."""
     args = container.get("args")
     if not isinstance(args, list) or not all(isinstance(word, str) for word in args) or args.count("--") != 1:

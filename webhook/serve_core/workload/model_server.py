@@ -19,7 +19,7 @@ from serve_core.base.constants import MODEL_MOUNT, MODEL_SUBPATH, MODEL_VOLUME, 
 from serve_core.base.json import JsonObject, objects_in, value_at
 from serve_core.base.workload import index_of
 from serve_core.syntax import image_reference, mount_path, object_name, quantity
-from serve_core.workload import arguments, command_line
+from serve_core.workload import arguments, cache_volume, command_line
 from serve_core.workload.loader_container import RESTRICTED, TERMINATION, is_of_the_platform
 
 # What the API server would default inside a probe (k8s.io/kubernetes, pkg/apis/core/v1/defaults.go).
@@ -297,7 +297,8 @@ def _model_mounts(server: JsonObject, pod: JsonObject) -> Iterator[JsonObject]:
             continue
         if not mount.keys() <= {"name", "mountPath", "readOnly", "subPath"}:
             continue
-        if (kinds == {"emptyDir"} and mount.get("subPath") == MODEL_SUBPATH) or kinds == {"persistentVolumeClaim"}:
+        downloaded = kinds == {"emptyDir"} or (kinds == {"csi"} and cache_volume.is_ours(held[0]))
+        if (downloaded and mount.get("subPath") == MODEL_SUBPATH) or kinds == {"persistentVolumeClaim"}:
             yield mount
 
 
