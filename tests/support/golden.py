@@ -19,6 +19,7 @@ INPUTS = frozenset(
         "previous.yaml",
         "features.yaml",
         "defaults.yaml",
+        "drivers.yaml",
         "istio.yaml",
         "policies.yaml",
         "services.yaml",

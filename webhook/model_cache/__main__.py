@@ -48,9 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     os.umask(0o022)
     privileges.keep_needed()
     environment = {name: os.environ[name] for name in _PASSED if name in os.environ}
-    settings = Settings(
-        tuple(options.allow_network), options.uid, options.downloads, options.secrets, environment
-    )
+    settings = Settings(tuple(options.allow_network), options.uid, options.downloads, options.secrets, environment)
     paths = Paths(options.kubelet)
     node = Node(Models(Store(options.cache, options.size), settings), paths, options.node)
     ended = threading.Event()

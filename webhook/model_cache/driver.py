@@ -93,7 +93,7 @@ class Node:
             try:
                 job.done.result(_WAIT)
             except WaitTimeout:
-                context.abort(grpc.StatusCode.ABORTED, f"the download continues{_share(job.last)}")
+                context.abort(grpc.StatusCode.ABORTED, f"Loading: the download continues{_share(job.last)}")
         except LoadError as failure:
             context.abort(_status(failure), f"{failure.code}: {failure.message}. {failure.hint}".strip())
         except OSError as error:
@@ -167,7 +167,9 @@ def _share(event: Mapping[str, Any]) -> str:
 class Server:
     """The gRPC servers of the driver and of its registration."""
 
-    def __init__(self, node: Node, paths: Paths, version: str, registered: Callable[[messages.RegistrationStatus], None]) -> None:
+    def __init__(
+        self, node: Node, paths: Paths, version: str, registered: Callable[[messages.RegistrationStatus], None]
+    ) -> None:
         """`registered` gets the kubelet's answer to the registration."""
         self._paths = paths
         self._server = _serve(

@@ -24,7 +24,7 @@ from model_loader.outcomes import Code, LoadError
 from model_loader.plan.model import Context, Secret
 from model_loader.plan.options import LoaderOptions
 from model_loader.planner import Plan, make_plan
-from model_loader.report import Report, outcome
+from model_loader.report import Report, Skipped, outcome
 from model_loader.storage.journal import Journal
 from model_loader.storage.volume import Volume, storage_failure
 from model_loader.verify import digest as digests
@@ -90,7 +90,7 @@ class _Fetch:
         """Download all files except the known ones. `known`: hex sha256 by path."""
         missing = [file for file in plan.files if file.path not in known]
         size = sum(max(file.size, 0) for file in plan.files)
-        skipped = loader.skipped_files(plan) if self._options.files is None else loader.Skipped()
+        skipped = loader.skipped_files(plan) if self._options.files is None else Skipped()
         self._report.plan(len(plan.files), size, skipped)
         volume.state.remove(Volume.FILES)
         volume.state.remove(Volume.JOURNAL)
@@ -118,8 +118,13 @@ class _Fetch:
                 unpacked = digests.hashes(volume.files)
             digest = self._check(plan, hashes, unpacked)
         programs = unsafe_formats.names(volume.files)
-        fields = {"hashes": hashes, "unpacked": unpacked, "digest": digest, "resolved": plan.resolved}
-        fields |= {"received": scheduler.received, "checked": scheduler.checked, **skipped.fields}
+        fields: dict[str, object] = {
+            "hashes": hashes,
+            "unpacked": unpacked,
+            "digest": digest,
+            "resolved": plan.resolved,
+        }
+        fields |= {"resolved": plan.resolved, "received": scheduler.received, "checked": scheduler.checked, **skipped.fields}
         if programs:
             fields |= {"runs_code": len(programs), "runs_code_first": programs[0]}
         self._report.event(FETCHED, fields)

@@ -60,4 +60,3 @@ def _address(file: File) -> str:
 
 def _name(*parts: object) -> str:
     return hashlib.sha256(json.dumps([_FORMAT, *parts]).encode()).hexdigest()
-

@@ -28,8 +28,8 @@ Progress = Callable[[Mapping[str, Any]], None]
 class Settings(NamedTuple):
     """`networks`: private networks that models can come from. `uid`: the first of the users that downloads run as.
 
-    `downloads`: the maximum of processes at once; each has a user of its own, if there is a `uid`. `secrets`: a folder in memory.
-    `environment`: of each process: proxies and authorities, and no identity of the node.
+    `downloads`: the maximum of processes at once; each has a user of its own, if there is a `uid`. `secrets`: a folder
+    in memory. `environment`: of each process: proxies and authorities, and no identity of the node.
     """
 
     networks: tuple[str, ...]
@@ -165,10 +165,8 @@ class Models:
             new = {path: sha256 for path, sha256 in hashes.items() if path not in known}
         fields = {key: fetched[key] for key in _MODEL_FIELDS if key in fetched}
         tree = Tree(name, paths, hashes, unpacked, fields, "", str(listed.get("source", "")))
-        snapshots = [Snapshot(*each[:5], tuple(each[5])) for each in listed["snapshots"]]
-        self.store.publish(
-            tree, work / "volume" / Volume.STATE / Volume.FILES, assembled, snapshots, fetched=new
-        )
+        snapshots = [Snapshot._make((*each[:5], tuple(each[5]))) for each in listed["snapshots"]]
+        self.store.publish(tree, work / "volume" / Volume.STATE / Volume.FILES, assembled, snapshots, fetched=new)
         self.counts.downloads += 1
         self.counts.received += int(fetched["received"])
 

@@ -16,7 +16,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Mount(NamedTuple):
-    """`root`: the mounted folder in its file system. `target`: where it is mounted. `device`: major and minor number."""
+    """`root`: the mounted folder in its file system. `target`: where it is mounted. `device`: its numbers."""
 
     root: str
     target: str
@@ -24,7 +24,10 @@ class Mount(NamedTuple):
 
 
 def bind(source: Path, target: Path) -> None:
-    """Mount the folder `source` at `target`, read-only, without devices, programs and set-user-ID bits. Raises OSError."""
+    """Mount the folder `source` at `target`, read-only, without devices, programs and set-user-ID bits.
+
+    Raises OSError.
+    """
     _mount(source, target, _MS_BIND)
     try:
         # A bind mount takes other flags only in a second step.

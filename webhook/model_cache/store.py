@@ -261,11 +261,14 @@ class Store:
                     target = self._files / tree.paths[path]
                     _link(target, model, path)
         if snapshots:
-            with SafeDir(os.open(assembled, os.O_RDONLY | os.O_DIRECTORY)) as root:
-                with root.folder(Volume.MODEL) as files, root.folder(Volume.HUB, make=True) as hub:
-                    hub_cache.write(snapshots, files, hub)
+            with (
+                SafeDir(os.open(assembled, os.O_RDONLY | os.O_DIRECTORY)) as root,
+                root.folder(Volume.MODEL) as files,
+                root.folder(Volume.HUB, make=True) as hub,
+            ):
+                hub_cache.write(snapshots, files, hub)
         for place, _, _ in os.walk(assembled, topdown=False):
-            os.chmod(place, 0o755)
+            os.chmod(place, 0o755)  # noqa: S103  # model servers run as any user
             _sync(Path(place))
         with self._lock:
             self._write_record(tree._replace(boot=self._boot))
@@ -336,7 +339,10 @@ def _hash(path: Path) -> str:
 
 
 def _take_over(folder: SafeDir, path: str) -> None:
-    """Make a downloaded file the driver's own, and write it to the disk. Raises LoadError(Refused) for another thing."""
+    """Make a downloaded file the driver's own, and write it to the disk.
+
+    Raises LoadError(Refused) for anything but a file.
+    """
     fd = folder.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         state = os.fstat(fd)

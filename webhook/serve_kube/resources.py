@@ -55,6 +55,7 @@ LEASES = Resource("coordination.k8s.io/v1", "Lease", "leases")
 AUTOSCALERS = Resource("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
 SCALED_OBJECTS = Resource("keda.sh/v1alpha1", "ScaledObject", "scaledobjects")
 DISRUPTION_BUDGETS = Resource("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
+CSI_DRIVERS = Resource("storage.k8s.io/v1", "CSIDriver", "csidrivers", namespaced=False)
 DEFINITIONS = Resource(
     "apiextensions.k8s.io/v1", "CustomResourceDefinition", "customresourcedefinitions", namespaced=False
 )

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from serve_core.api import runtimes
-from serve_core.base.constants import DEPLOYMENT_LABEL, NAMESPACE, SERVED_LABEL
+from serve_core.base.constants import DEPLOYMENT_LABEL, NAMESPACE, NODE_CACHE, SERVED_LABEL
 from serve_core.base.json import JsonObject
 from serve_core.context.cluster import ClusterContext
 from serve_core.context.services import NOT_A_REVISION
 from serve_kube.client import Client
 from serve_kube.resources import (
     CONFIG_MAPS,
+    CSI_DRIVERS,
     DEPLOYMENTS,
     MUTATING_WEBHOOKS,
     OWNED,
@@ -92,6 +93,7 @@ class Replica:
         self._features = self._single_object(CONFIG_MAPS, *FEATURES)
         self._defaults = self._single_object(CONFIG_MAPS, *DEFAULTS)
         self._images = self._single_object(CONFIG_MAPS, *IMAGES)
+        self._node_cache = self._single_object(CSI_DRIVERS, "", NODE_CACHE)
         self._secrets = self._single_object(SECRETS, NAMESPACE, SECRET)
         served = {"labelSelector": f"{SERVED_LABEL}=true"}
         self._deployments = self._informer(DEPLOYMENTS, selectors=served, trim=trimming.deployment)
@@ -111,6 +113,7 @@ class Replica:
         self._stopping = False
         self._features.subscribe(lambda _old, _new: self._context_changed())
         self._defaults.subscribe(lambda _old, _new: self._context_changed())
+        self._node_cache.subscribe(lambda _old, _new: self._context_changed())
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until ``stop`` is set; then become unready, answer remaining requests, and return.
@@ -141,6 +144,7 @@ class Replica:
             "Knative's feature flags": self._features.synced.is_set(),
             "Knative's defaults": self._defaults.synced.is_set(),
             "Knative's images": self._images.synced.is_set(),
+            "the node cache": self._node_cache.synced.is_set(),
             "Deployments": self._deployments.synced.is_set(),
             "Istio's configuration": self._mesh.synced,
             "policies": self._policies.synced,
@@ -158,6 +162,7 @@ class Replica:
             self._features.run(),
             self._defaults.run(),
             self._images.run(),
+            self._node_cache.run(),
             self._secrets.run(),
             self._deployments.run(),
             *self._mesh.parts(),
@@ -277,11 +282,12 @@ class Replica:
             user_ranges=self._user_ranges,
             services=self._services,
             snapshots=self._snapshots.known,
+            node_cache=self._node_cache.get("", NODE_CACHE) is not None,
         )
 
     def _known_context(self) -> ClusterContext | None:
         caches = (self._mesh, self._policies, self._runtimes, self._services, self._snapshots)
-        informers = (self._features, self._defaults, self._images, self._deployments)
+        informers = (self._features, self._defaults, self._images, self._node_cache, self._deployments)
         read = (*(informer.synced.is_set() for informer in informers), *(cache.synced for cache in caches))
         return self._context() if all(read) else None
 

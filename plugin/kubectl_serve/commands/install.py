@@ -1,7 +1,9 @@
 """``kubectl serve install``: apply the manifests in order, and wait until the webhook answers."""
 
+import argparse
 import asyncio
 import contextlib
+import re
 import textwrap
 from argparse import Namespace
 from collections.abc import Mapping
@@ -31,6 +33,7 @@ EXAMPLES = f"""\
   kubectl serve install
   kubectl serve install --registry registry.example.com/serving --tag 0.1.0
   kubectl serve install --knative-features recommended
+  kubectl serve install --cache --cache-size 500Gi
   kubectl serve install --dry-run -o yaml > kubectl-serve.yaml
 
 --knative-features recommended enables what Deployments of model servers usually need, and nothing that opens a node to
@@ -38,6 +41,7 @@ a pod. The flags apply to every Knative Service of the cluster:
 {textwrap.fill(_RECOMMENDED, 116, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)}"""
 
 FIELD_MANAGER = "kubectl-serve-install"
+_CACHE_FEATURE = "podspec-volumes-csi"
 _SERVER = "kubectl-serve"
 _PROBE_PAUSE = 0.5
 """Seconds between two probes of the webhook: there is no event for its first answer."""
@@ -58,6 +62,29 @@ def configure(parser: options.Parser) -> None:
         default="",
         help="enable these feature flags of Knative; `uninstall` reverts them",
     )
+    cache = manifests.CacheSettings()
+    parser.switch("--cache", help="install the node cache too, and enable the feature flag that its volumes need")
+    parser.add_argument(
+        "--cache-size",
+        metavar="SIZE",
+        type=_quantity,
+        default=cache.size,
+        help=f"limit of the node cache on each node (default {cache.size})",
+    )
+    parser.add_argument(
+        "--cache-path",
+        metavar="DIR",
+        type=_folder,
+        default=cache.path,
+        help=f"folder of the node cache on each node (default {cache.path})",
+    )
+    parser.add_argument(
+        "--kubelet-path",
+        metavar="DIR",
+        type=_folder,
+        default=cache.kubelet,
+        help=f"root folder of the kubelets, for the node cache (default {cache.kubelet})",
+    )
     options.dry_run(parser)
     options.output(parser, "yaml", "json")
     parser.switch("--wait", default=True, help="wait until the webhook is ready (the default)")
@@ -65,9 +92,25 @@ def configure(parser: options.Parser) -> None:
     options.connection(parser)
 
 
+def _quantity(text: str) -> str:
+    if not re.fullmatch(r"[1-9][0-9]{0,5}[MGT]i", text, re.ASCII):
+        raise argparse.ArgumentTypeError("it must be a quantity such as 100Gi")
+    return text
+
+
+def _folder(text: str) -> str:
+    if not re.fullmatch(r"(/[A-Za-z0-9_][A-Za-z0-9._-]*)+", text, re.ASCII):
+        raise argparse.ArgumentTypeError("it must be an absolute path, such as /var/lib/models")
+    return text
+
+
 async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
     flags = features.asked(args.knative_features)
     wanted = manifests.all_objects(args.registry, args.tag)
+    if args.cache:
+        flags = tuple(sorted({*flags, *features.asked(_CACHE_FEATURE)}))
+        settings = manifests.CacheSettings(args.cache_size, args.cache_path, args.kubelet_path)
+        wanted += manifests.cache_objects(settings, args.registry, args.tag)
     if args.dry_run == "client":
         _show_features(flags, args, streams)
         _show(wanted, args, streams)

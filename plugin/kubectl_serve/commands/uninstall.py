@@ -15,8 +15,8 @@ from kubectl_serve.install import features, manifests
 from kubectl_serve.install.resources import resource_of
 from kubectl_serve.status.follow import watch_states
 from serve_core.api.loader_protocol import count_text
-from serve_core.base.constants import NAMESPACE, SERVED_LABEL
-from serve_core.base.json import JsonObject
+from serve_core.base.constants import NAMESPACE, NODE_CACHE, SERVED_LABEL
+from serve_core.base.json import JsonObject, value_at
 from serve_kube import errors
 from serve_kube.resources import DEFINITIONS, DEPLOYMENTS, NAMESPACES, Resource
 
@@ -35,7 +35,7 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
     async with connect(args, streams) as cluster:
         served, _ = await cluster.list(DEPLOYMENTS, None, labels=f"{SERVED_LABEL}=true")
         _warn(served, streams)
-        for manifest in order([*manifests.all_objects(), *manifests.istio_objects()]):
+        for manifest in order([*manifests.all_objects(), *manifests.istio_objects(), *_cache(served, streams)]):
             await _delete(cluster, manifest, streams, args.dry_run)
         await features.revert(cluster, served, streams, dry_run=args.dry_run)
         if args.wait and args.dry_run == "none":
@@ -47,6 +47,24 @@ def order(objects: list[JsonObject]) -> list[JsonObject]:
     """The webhook configurations, then the rest in reverse order of installation."""
     webhooks = [each for each in objects if str(each["kind"]).endswith("WebhookConfiguration")]
     return [*webhooks, *(each for each in reversed(objects) if each not in webhooks)]
+
+
+def _cache(served: list[JsonObject], streams: Streams) -> list[JsonObject]:
+    """The objects of the node cache, unless models use it: only the driver can unmount its volumes."""
+    users = [
+        each
+        for each in served
+        for volume in value_at(each, "spec", "template", "spec", "volumes") or []
+        if value_at(volume, "csi", "driver") == NODE_CACHE
+    ]
+    if users:
+        count = count_text(len(users), "served Deployment")
+        streams.note(
+            f"Node cache kept: {count} in this cluster use it, and pods end only while its driver runs. "
+            "Set kubectl-serve.dev/cache to none first."
+        )
+        return []
+    return manifests.cache_objects(manifests.CacheSettings())
 
 
 def _warn(served: list[JsonObject], streams: Streams) -> None:

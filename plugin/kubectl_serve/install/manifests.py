@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -138,6 +138,48 @@ def all_objects(registry: str | None = None, tag: str | None = None) -> list[Jso
         if not any(_is_config_map(each, name) for each in objects):
             objects.insert(_first_workload(objects), _config_map(name, files))
     return [relocate(each, registry or PREFIX, tag) for each in objects]
+
+
+@dataclass(frozen=True)
+class CacheSettings:
+    """The settings of the node cache."""
+
+    size: str = "100Gi"
+    """The limit of its content on each node."""
+    path: str = "/var/lib/kubectl-serve-cache"
+    """Its folder on each node."""
+    kubelet: str = "/var/lib/kubelet"
+    """The kubelet's root folder."""
+
+
+def cache_objects(settings: CacheSettings, registry: str | None = None, tag: str | None = None) -> list[JsonObject]:
+    """The objects of the node cache, in the order of application."""
+    defaults = CacheSettings()
+    replaced = {
+        defaults.path: settings.path,
+        defaults.kubelet: settings.kubelet,
+        f"--size={defaults.size}": f"--size={settings.size}",
+    }
+    objects = [
+        document.object
+        for file in _yaml_files("cache")
+        for document in documents.parse(file.read_text(encoding="utf-8"), str(file))
+    ]
+    return [relocate(_replaced(each, replaced), registry or PREFIX, tag) for each in objects]
+
+
+def _replaced(value: Any, texts: Mapping[str, str]) -> Any:
+    """``value`` with other paths, and what is below them, and other arguments."""
+    if isinstance(value, dict):
+        return {key: _replaced(each, texts) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_replaced(each, texts) for each in value]
+    if isinstance(value, str):
+        for old, new in texts.items():
+            option, equals, rest = value.rpartition("=")
+            if old in (value, rest) or rest.startswith(f"{old}/"):
+                return new if value == old else f"{option}{equals}{new}{rest.removeprefix(old)}"
+    return value
 
 
 def istio_objects() -> list[JsonObject]:

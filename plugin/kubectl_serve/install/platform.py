@@ -13,7 +13,7 @@ from kubectl_serve.io import documents
 from serve_core.admission.completion import snapshots
 from serve_core.api import runtimes, serving_spec
 from serve_core.api.runtimes import Runtime
-from serve_core.base.constants import COMPLETION_LABEL, NAMESPACE
+from serve_core.base.constants import COMPLETION_LABEL, NAMESPACE, NODE_CACHE
 from serve_core.base.json import JsonObject
 from serve_core.context import istio
 from serve_core.context.cluster import PRIVATE_NETWORKS, ClusterContext, LoaderConfig, Snapshot, with_user_ranges
@@ -22,6 +22,7 @@ from serve_core.policy.field_types import read_stores
 from serve_kube.errors import ForbiddenError, NotFoundError
 from serve_kube.resources import (
     CONFIG_MAPS,
+    CSI_DRIVERS,
     DAEMON_SETS,
     MODEL_RUNTIMES,
     MUTATING_WEBHOOKS,
@@ -74,6 +75,7 @@ async def context(cluster: Cluster) -> tuple[ClusterContext, frozenset[str]]:
             user_ranges=with_user_ranges(await visible(cluster, NAMESPACES, None)),
             sidecar_images=frozenset(map(str, settings.get("sidecarImages") or ())),
             snapshots=await _snapshots(cluster),
+            node_cache=await _has_node_cache(cluster),
         ),
         frozenset(runtime.name for runtime in own),
     )
@@ -160,6 +162,15 @@ async def _optional_config_map(cluster: Cluster, namespace: str, name: str) -> d
         return (await cluster.get(CONFIG_MAPS, namespace, name)).get("data") or {}
     except NotFoundError:
         return {}
+
+
+async def _has_node_cache(cluster: Cluster) -> bool:
+    """Whether the node cache is installed, as far as this user may see it."""
+    try:
+        await cluster.get(CSI_DRIVERS, None, NODE_CACHE)
+    except (NotFoundError, ForbiddenError):
+        return False
+    return True
 
 
 async def _snapshots(cluster: Cluster) -> dict[str, Snapshot]:

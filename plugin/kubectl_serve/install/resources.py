@@ -4,6 +4,8 @@ from kubectl_serve.errors import ServeError
 from serve_core.base.json import JsonObject
 from serve_kube.resources import (
     CONFIG_MAPS,
+    CSI_DRIVERS,
+    DAEMON_SETS,
     DEFINITIONS,
     DEPLOYMENTS,
     DISRUPTION_BUDGETS,
@@ -21,6 +23,8 @@ INSTALLED = (
     SERVICES,
     CONFIG_MAPS,
     DEPLOYMENTS,
+    DAEMON_SETS,
+    CSI_DRIVERS,
     DEFINITIONS,
     Resource("v1", "ServiceAccount", "serviceaccounts"),
     SECRETS,

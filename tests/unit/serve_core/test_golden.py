@@ -8,7 +8,7 @@ import yaml
 from kubectl_serve.install import manifests
 from serve_core.admission.decide import is_served, judge, render_stored
 from serve_core.api import annotations
-from serve_core.base.constants import PREFIX
+from serve_core.base.constants import NODE_CACHE, PREFIX
 from serve_core.base.json import JsonObject
 from serve_core.base.patch import json_patch
 from serve_core.context import neighbours
@@ -44,6 +44,10 @@ def context_of(case: Path) -> ClusterContext:
         neighbours=beside,
         servers=SERVERS,
         knative_defaults=yaml.safe_load(golden.optional(case, "defaults.yaml") or "{}"),
+        node_cache=any(
+            each["metadata"]["name"] == NODE_CACHE
+            for each in yaml.safe_load_all(golden.optional(case, "drivers.yaml") or "")
+        ),
         user_ranges=with_user_ranges(yaml.safe_load_all(golden.optional(case, "namespaces.yaml") or "")),
     )
 

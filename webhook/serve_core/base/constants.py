@@ -36,6 +36,8 @@ CONDITION_MODEL_LOADED = f"{PREFIX}ModelLoaded"
 CONDITION_READY = f"{PREFIX}Ready"
 CONDITION_COMPLIANT = f"{PREFIX}PolicyCompliant"
 
+NODE_CACHE = "cache.kubectl-serve.dev"
+"""The CSI driver of the node cache."""
 LOADER_CONTAINER = "model-loader"
 SERVER_CONTAINER = "model-server"
 MODEL_VOLUME = "model"

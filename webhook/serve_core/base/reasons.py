@@ -445,6 +445,7 @@ _CHOICES = (
         "",
     ),
     ("ModelByLoader", "init container model-loader downloads the model before the server starts.", ""),
+    ("ModelOnNode", "the node cache mounts the model: the first pod of a node downloads it, the others use it.", ""),
     ("ModelNotOnNode", "init container model-loader downloads the model for each pod, because {why}.", ""),
     ("SizedByModel", "{storage} of ephemeral storage and a longer deadline, because the model has {size}.", ""),
     ("ModelPathIsFile", "the server loads {path}, because the URI names one file.", ""),

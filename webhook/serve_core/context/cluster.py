@@ -81,6 +81,8 @@ class ClusterContext:
     """Model servers that are recognized in the Deployments of others."""
     knative_defaults: Mapping[str, str] = field(default_factory=dict)
     """The data of ConfigMap ``knative-serving/config-defaults``."""
+    node_cache: bool = False
+    """Whether the node cache is installed: its CSIDriver exists."""
 
     @property
     def known_loaders(self) -> tuple[LoaderConfig, ...]:

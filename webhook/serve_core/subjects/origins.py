@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 import model_uri
 from model_uri import URIError, find_store, uri_of_path
 from serve_core.api import models
-from serve_core.base.constants import LOADER_CONTAINER, MODEL_MOUNT, MODEL_VOLUME
+from serve_core.base.constants import LOADER_CONTAINER, MODEL_MOUNT, MODEL_VOLUME, NODE_CACHE
 from serve_core.base.json import JsonObject, list_of, value_at
 from serve_core.base.reasons import quote
 from serve_core.context.cluster import ClusterContext
@@ -60,7 +60,7 @@ def from_cache(request: LoaderRequest | str, path: str) -> Iterator[Origin]:
     """The origins of a volume of the node cache. The driver downloads: nothing in the pod changes how names resolve."""
     if isinstance(request, str):
         why = f"{request} of the volume differs from what kubectl-serve sets"
-        yield Origin(f"{cache_volume.DRIVER}:", path, unknown=why)
+        yield Origin(f"{NODE_CACHE}:", path, unknown=why)
         return
     for model in request.models:
         store = find_store(model.uri, request.stores)

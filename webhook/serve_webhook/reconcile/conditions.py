@@ -10,6 +10,7 @@ from serve_core.base.constants import CONDITION_MODEL_LOADED, CONDITION_READY, L
 from serve_core.base.escaping import inline, visible
 from serve_core.base.json import JsonObject
 from serve_core.base.reasons import Diagnostic
+from serve_core.workload import cache_volume
 from serve_kube.conditions import find_condition
 from serve_webhook.reconcile import pods
 from serve_webhook.reconcile.pods import PodFinding
@@ -306,8 +307,10 @@ def _server_finding(own_pods: Sequence[JsonObject], name: str, warnings: Mapping
 
 
 def _has_loader(owner: JsonObject) -> bool:
+    """Whether the pods download their model: by the loader, or by the node cache."""
     spec = owner["spec"]["template"]["spec"]
-    return any(container["name"] == LOADER_CONTAINER for container in spec.get("initContainers") or [])
+    by_loader = any(container["name"] == LOADER_CONTAINER for container in spec.get("initContainers") or [])
+    return by_loader or any(map(cache_volume.is_ours, spec.get("volumes") or []))
 
 
 def _still_serving(progress: ServiceProgress) -> str:

@@ -34,6 +34,8 @@ _NOT_FOUND = {"secret": ("SecretNotFound", "secret"), "configmap": ("ConfigMapNo
 _MISSING = re.compile(r'(secret|configmap) "([^"]+)" not found')
 """The kubelet's sentence about a volume or a variable. It has no reason code for this: the text is all there is."""
 _SIDECAR = "istio-proxy"
+_ON_NODE = re.compile(r'for volume "model" : rpc error: code = \w{1,32} desc = ([A-Za-z]{1,32}): (.*)', re.DOTALL)
+"""The kubelet's sentence about a volume that the node cache does not mount: a code of the loader, and its message."""
 
 
 @dataclass(frozen=True)
@@ -187,9 +189,25 @@ def _loader_finding(pod: JsonObject, output: LoaderOutput, name: str, warning: s
         return _not_started(pod, waiting)
     if before:
         return _from_exit(before, names)
+    if found := _ON_NODE.search(warning):
+        return _from_cache(found[1], found[2])
     if warning:
         return _not_started(pod, {"message": warning})
+    if not status and _has_started(pod):
+        return PodFinding("True", "Loaded", sentence("Loaded"))  # from the node cache: before any container
     return PodFinding("Unknown", "Loading", "Waiting for the pod's containers to start.")
+
+
+def _has_started(pod: JsonObject) -> bool:
+    statuses = (pod.get("status") or {}).get("containerStatuses") or []
+    return any((status.get("state") or {}).keys() - {"waiting"} or status.get("lastState") for status in statuses)
+
+
+def _from_cache(code: str, message: str) -> PodFinding:
+    """The node cache's reason why it does not mount a model."""
+    if code not in loader_protocol.CODES:
+        return PodFinding("Unknown", "Loading", f"{sentence('Loading')} {message}"[:MAX_DETAIL])
+    return PodFinding("False", code, message[:MAX_DETAIL])
 
 
 def server_finding(pod: JsonObject, name: str, warning: str = "") -> PodFinding | None:

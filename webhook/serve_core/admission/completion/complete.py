@@ -8,7 +8,7 @@ from serve_core.admission.completion.own_server import OwnServer
 from serve_core.admission.working_set import Admission
 from serve_core.api import hub_on_claim, loader_protocol, runtimes, sizing
 from serve_core.api.annotation_values import Format
-from serve_core.api.annotations import COMPLETED_WITH, CUSTOM, DEPLOYMENT, MODEL, PORT, RUNTIME, path_of
+from serve_core.api.annotations import COMPLETED_WITH, CUSTOM, DEPLOYMENT, KNATIVE, MODEL, PORT, RUNTIME, path_of
 from serve_core.api.models import SUFFIX_FORMATS
 from serve_core.api.runtimes import Runtime, Variant
 from serve_core.api.serving_spec import ServingSpec
@@ -22,15 +22,17 @@ from serve_core.base.constants import (
 )
 from serve_core.base.findings import Findings
 from serve_core.base.json import JsonObject
-from serve_core.base.reasons import Diagnostic, Explanation, capped, diagnostic, explanation
+from serve_core.base.reasons import Diagnostic, capped, diagnostic, explanation
 from serve_core.base.workload import POD, Workload, index_of
 from serve_core.context.cluster import ClusterContext
 from serve_core.istio.injection import MeshDecision
 from serve_core.knative import limits
-from serve_core.workload import hub_access, loader_container, loader_stores, model_server
+from serve_core.knative.features import FeatureNeed
+from serve_core.workload import cache_volume, hub_access, loader_container, loader_stores, model_server
 from serve_core.workload.loader_container import LoaderRequest, SharedClaim
 from serve_core.workload.model_server import extended_resources, server_container
 
+_VOLUMES = FeatureNeed("kubernetes.podspec-volumes-csi", exact=True)
 PROGRESS_DEADLINE_DEFAULT = 600
 """Seconds: the API server's default for a Deployment, and Knative's."""
 
@@ -196,11 +198,11 @@ def _overlay(
         claim = {"claimName": spec.model.host, **_read_only(spec)}
         volumes = [{"name": MODEL_VOLUME, "persistentVolumeClaim": claim}]
     else:
-        findings.explanations.append(_by_loader(spec))
         masked = _has_token(workload, server)
         request = _request(spec, context, workload, mesh, findings, masked=masked, hub_cache=hub_cache)
-        volumes = loader_container.volumes(request)
-        pod["initContainers"] = [loader_container.render(request)]
+        loading = _loading(spec, request, workload, context, findings)
+        volumes = loading.pop("volumes")
+        pod |= loading
     mount = _mount(spec, request)
     container: JsonObject = {"name": server.name}
     beside: list[JsonObject] = []
@@ -229,7 +231,7 @@ def _overlay(
     if spec.mode == DEPLOYMENT:
         labels[DEPLOYMENT_LABEL] = workload.name  # a Knative Service's template gets it when it is rendered
     size = None if spec.model.scheme == "pvc" else spec.size
-    if spec.cache.claim is None and (storage := sizing.storage(size)):
+    if spec.cache.claim is None and "initContainers" in pod and (storage := sizing.storage(size)):
         findings.explanations.append(
             explanation("SizedByModel", size=loader_protocol.size_text(size or 0), storage=storage)
         )
@@ -246,12 +248,30 @@ def _overlay(
     return {"metadata": {"labels": {SERVED_LABEL: "true"}}, "spec": {**selector, "template": template}}
 
 
-def _by_loader(spec: ServingSpec) -> Explanation:
-    if spec.cache.claim is not None:
-        return explanation("ModelShared", claim=spec.cache.claim.host)
-    if spec.cache.on_node:
-        return explanation("ModelNotOnNode", why="this cluster keeps no models on its nodes")
-    return explanation("ModelByLoader")
+def _not_on_node(spec: ServingSpec, request: LoaderRequest, workload: Workload, context: ClusterContext) -> str:
+    """Why the node cannot keep the model for other pods; empty if it can."""
+    if not context.node_cache:
+        return "this cluster keeps no models on its nodes"
+    if spec.mode == KNATIVE and not _VOLUMES.is_met(context.features):
+        return f"Knative's feature flag {_VOLUMES.flag} is not enabled"
+    return cache_volume.why_not(request, workload.pod)
+
+
+def _loading(
+    spec: ServingSpec, request: LoaderRequest, workload: Workload, context: ClusterContext, findings: Findings
+) -> JsonObject:
+    """What brings the model into the pod: a volume of the node cache, or the loader with its volumes."""
+    why_not = _not_on_node(spec, request, workload, context) if spec.cache.on_node else ""
+    if spec.cache.on_node and not why_not:
+        findings.explanations.append(explanation("ModelOnNode"))
+        return {"volumes": [cache_volume.render(request)]}
+    if why_not:
+        findings.explanations.append(explanation("ModelNotOnNode", why=why_not))
+    elif spec.cache.claim is not None:
+        findings.explanations.append(explanation("ModelShared", claim=spec.cache.claim.host))
+    else:
+        findings.explanations.append(explanation("ModelByLoader"))
+    return {"volumes": loader_container.volumes(request), "initContainers": [loader_container.render(request)]}
 
 
 def _subpath(request: LoaderRequest | None, name: str) -> str:
