@@ -124,7 +124,7 @@ class _Fetch:
             "digest": digest,
             "resolved": plan.resolved,
         }
-        fields |= {"resolved": plan.resolved, "received": scheduler.received, "checked": scheduler.checked, **skipped.fields}
+        fields |= {"received": scheduler.received, "checked": scheduler.checked, **skipped.fields}
         if programs:
             fields |= {"runs_code": len(programs), "runs_code_first": programs[0]}
         self._report.event(FETCHED, fields)

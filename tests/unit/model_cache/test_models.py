@@ -58,6 +58,7 @@ def test_only_changed_files_are_downloaded_again(models: Models, s3: harness.Sto
     assert models.counts.received - received == 15_000
 
 
+@pytest.mark.attack(41)
 def test_a_tenant_with_another_secret_gets_nothing_that_the_node_has(models: Models, s3: harness.Store) -> None:
     secret = {**harness.KEYS, "AWS_ENDPOINT_URL": s3.endpoint}
     s3.put("models", {"private/model.bin": b"secret weights"})
@@ -68,6 +69,7 @@ def test_a_tenant_with_another_secret_gets_nothing_that_the_node_has(models: Mod
     assert refused.value.code is Code.UNAUTHORIZED
 
 
+@pytest.mark.attack(41)
 def test_a_store_that_lists_and_does_not_let_read_gives_nothing(models: Models, web: harness.WebServer) -> None:
     """Hubs list the files of gated repositories to everyone."""
     web.files["/model.bin"] = b"gated"
@@ -84,6 +86,7 @@ def test_a_store_that_lists_and_does_not_let_read_gives_nothing(models: Models, 
     assert refused.value.code is Code.UNAUTHORIZED
 
 
+@pytest.mark.attack(41)
 def test_the_same_etag_at_another_store_is_another_model(models: Models, web: harness.WebServer) -> None:
     other = harness.WebServer()
     try:
@@ -97,6 +100,7 @@ def test_the_same_etag_at_another_store_is_another_model(models: Models, web: ha
         other.close()
 
 
+@pytest.mark.attack(42)
 def test_a_tenants_endpoint_for_a_bucket_is_another_store(models: Models, tmp_path: Path) -> None:
     """Each tenant's Secret can name the endpoint: the bucket's name says nothing."""
     bodies = {}
@@ -110,6 +114,7 @@ def test_a_tenants_endpoint_for_a_bucket_is_another_store(models: Models, tmp_pa
     assert bodies == {"honest": b"private!", "hostile": b"poisoned"}
 
 
+@pytest.mark.attack(41)
 def test_another_authority_is_another_trust(models: Models, web: harness.WebServer) -> None:
     web.files["/model.bin"] = b"weights"
     files(models, asked(f"{web.url}/model.bin"))
@@ -198,6 +203,7 @@ def test_a_driver_that_ends_leaves_whole_models_only(tmp_path: Path, web: harnes
     assert models.counts.downloads == 0
 
 
+@pytest.mark.attack(42)
 def test_models_are_read_only_for_every_user(models: Models, web: harness.WebServer) -> None:
     web.files["/model.bin"] = b"weights"
     with models.model(asked(f"{web.url}/model.bin"), lambda _: None) as folder:
@@ -211,6 +217,7 @@ def test_credentials_do_not_stay(models: Models, web: harness.WebServer, tmp_pat
     assert list((tmp_path / "secrets").iterdir()) == []
 
 
+@pytest.mark.attack(43)
 @pytest.mark.parametrize(
     "arguments",
     [
