@@ -1,0 +1,147 @@
+"""The node cache on a real kubelet: one download for a node, access for each pod, and nothing left behind."""
+
+import json
+from argparse import Namespace as Flags
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from cluster.support import (
+    LOADED,
+    Ingress,
+    Json,
+    Namespace,
+    Trained,
+    condition,
+    constant_requests,
+    deployment,
+    eventually,
+    manifest,
+)
+from kubectl_serve.cli.streams import Streams
+from kubectl_serve.connection import connect
+from kubectl_serve.install import features, manifests
+from kubectl_serve.install.manifests import SETTINGS_CONFIG_MAP, CacheSettings
+from serve_core.base.constants import NAMESPACE, NODE_CACHE
+
+NODE = CacheSettings(size="1Gi", path="/run/cluster/model-cache", kubelet="/run/cluster/kubelet")
+DRIVER = Namespace("kubectl-serve-cache")
+FLAG = "kubernetes.podspec-volumes-csi"
+NO_FLAGS = dict.fromkeys(("kubeconfig", "context", "cluster", "user", "server", "token", "namespace", "as_user"))
+
+
+def tag() -> str:
+    """The tag of the installed images."""
+    settings = Namespace(NAMESPACE).get("configmap", SETTINGS_CONFIG_MAP)["data"]["settings.yaml"]
+    (image,) = (line.split()[-1] for line in settings.splitlines() if line.strip().startswith("image:"))
+    return str(image.rpartition(":")[2])
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
+async def installed() -> AsyncIterator[None]:
+    """The driver on the node, and the feature flag that its volumes need."""
+    flags = Flags(**NO_FLAGS, as_groups=[], insecure_skip_tls_verify=False, request_timeout=30.0)
+    streams = Streams.of_process()
+    objects = manifests.cache_objects(NODE, tag=tag())
+    async with connect(flags, streams) as cluster:
+        await features.enable(cluster, await features.read(cluster), (FLAG,), streams, dry_run="none")
+        DRIVER.kubectl("apply", "-f", "-", stdin=manifest(*objects))
+        DRIVER.kubectl("rollout", "status", "daemonset/kubectl-serve-cache", "--timeout=2m")
+        eventually(lambda: NODE_CACHE in DRIVER.kubectl("get", "csinodes", "-o", "yaml"), 90, "no driver on the node")
+        try:
+            yield
+        finally:
+            DRIVER.kubectl("delete", "-f", "-", stdin=manifest(*objects))
+            await features.revert(cluster, (), streams, dry_run="none")
+
+
+def model(name: str, **changes: str) -> Json:
+    asked = {"credentials": "store", "cache": "node", "format": "sklearn", **changes}
+    return deployment(name, "s3://models/iris", **asked)
+
+
+def content() -> list[str]:
+    """The names of the models that the node has."""
+    listed = DRIVER.kubectl("exec", "daemonset/kubectl-serve-cache", "--", "ls", "/cache/trees").split()
+    return sorted(name for name in listed if not name.endswith(".json"))
+
+
+def test_a_model_reaches_the_node_once_for_all_models_and_pods(
+    namespace: Namespace, ingress: Ingress, iris: Trained
+) -> None:
+    namespace.apply(model("one", scale="2..2"))
+    served = namespace.wait_ready("one")
+    assert ingress.predict(served, iris.rows).predicted == iris.answers
+    assert condition(served, LOADED)["reason"] == "Loaded"
+    for pod in namespace.list("pods"):
+        assert "initContainers" not in pod["spec"]
+    before = content()
+
+    namespace.apply(model("two"))
+    assert ingress.predict(namespace.wait_ready("two"), iris.rows).predicted == iris.answers
+    assert content() == before
+
+
+@pytest.mark.attack(41)
+def test_a_tenant_with_a_wrong_secret_gets_the_reason_and_no_model(
+    namespace: Namespace, ingress: Ingress, iris: Trained
+) -> None:
+    namespace.apply(model("right"))
+    namespace.wait_ready("right")
+    secret = namespace.get("secret", "store")
+    wrong = {**secret["data"], "AWS_SECRET_ACCESS_KEY": "d3Jvbmc="}
+    namespace.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "wrong"}, "data": wrong})
+    namespace.apply(model("wrong", credentials="wrong"))
+    found = namespace.watch("deployment", "wrong", lambda each: condition(each, LOADED).get("status") == "False", 60)
+    assert condition(found, LOADED)["reason"] == "Unauthorized"
+
+
+def test_the_switch_to_the_cache_and_back_fails_no_request(
+    namespace: Namespace, ingress: Ingress, iris: Trained
+) -> None:
+    namespace.apply(model("iris", cache="none", scale="1..1"))
+    served = namespace.wait_ready("iris")
+    with constant_requests(lambda: ingress.predict(served, iris.rows)) as requests:
+        for value, by_loader in (("node", False), ("none", True)):
+            namespace.apply(model("iris", cache=value, scale="1..1"))
+
+            def is_loaded_so(found: Json, by_loader: bool = by_loader) -> bool:
+                template = found["spec"]["template"]["spec"]
+                return ("initContainers" in template) is by_loader and condition(found, LOADED)["status"] == "True"
+
+            namespace.watch("deployment", "iris", is_loaded_so, 120)
+            namespace.wait_ready("iris")
+    assert requests.failed == []
+
+
+def test_a_restart_of_the_driver_disturbs_no_pod_and_leaves_no_mount(
+    namespace: Namespace, ingress: Ingress, iris: Trained
+) -> None:
+    namespace.apply(model("iris", scale="1..1"))
+    served = namespace.wait_ready("iris")
+    with constant_requests(lambda: ingress.predict(served, iris.rows)) as requests:
+        DRIVER.kubectl("delete", "pods", "--all", "--now")
+        DRIVER.kubectl("rollout", "status", "daemonset/kubectl-serve-cache", "--timeout=2m")
+    assert requests.failed == []
+    assert ingress.predict(served, iris.rows).predicted == iris.answers
+    namespace.kubectl("delete", "deployment", "iris")
+    eventually(lambda: not mounts(namespace), 120, "a mount is left")
+
+
+def mounts(namespace: Namespace) -> list[str]:
+    """The mounts of models on the node, for the pods of all namespaces, while this one has no pod."""
+    if namespace.list("pods"):
+        return ["of a pod"]
+    table = DRIVER.kubectl("exec", "daemonset/kubectl-serve-cache", "--", "cat", "/proc/self/mountinfo")
+    uids = {pod["metadata"]["uid"] for pod in json.loads(namespace.kubectl("get", "pods", "-A", "-o", "json"))["items"]}
+    found = [line for line in table.splitlines() if "/trees/" in line]
+    return [line for line in found if not any(uid in line for uid in uids)]
+
+
+def test_the_driver_has_seven_capabilities_and_no_token() -> None:
+    command = "grep -E 'Cap(Eff|Bnd)' /proc/1/status; ls /var/run/secrets/kubernetes.io 2>&1 || true"
+    said = DRIVER.kubectl("exec", "daemonset/kubectl-serve-cache", "--", "sh", "-c", command)
+    masks = [int(line.split()[1], 16) for line in said.splitlines() if line.startswith("Cap")]
+    assert [mask.bit_count() for mask in masks] == [7, 7]
+    assert "No such file" in said
