@@ -46,6 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser().parse_args(arguments)
     Network.of(options.allow_network)  # not only when a model is mounted
     os.umask(0o022)
+    options.secrets.chmod(0o711)  # a download reaches its own folder, and makes no other
     privileges.keep_needed()
     environment = {name: os.environ[name] for name in _PASSED if name in os.environ}
     settings = Settings(tuple(options.allow_network), options.uid, options.downloads, options.secrets, environment)

@@ -166,7 +166,9 @@ class Models:
         fields = {key: fetched[key] for key in _MODEL_FIELDS if key in fetched}
         tree = Tree(name, paths, hashes, unpacked, fields, "", str(listed.get("source", "")))
         snapshots = [Snapshot._make((*each[:5], tuple(each[5]))) for each in listed["snapshots"]]
-        self.store.publish(tree, work / "volume" / Volume.STATE / Volume.FILES, assembled, snapshots, fetched=new)
+        self.store.publish(
+            tree, work / "volume" / Volume.STATE / Volume.FILES, assembled, snapshots, fetched=new, owner=work.name
+        )
         self.counts.downloads += 1
         self.counts.received += int(fetched["received"])
 

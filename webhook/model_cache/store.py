@@ -11,6 +11,7 @@ Only the driver can write to ``files`` and ``trees``.
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -72,7 +73,11 @@ class Store:
         self._lock = threading.RLock()
         self._pinned: Counter[str] = Counter()
         self._reserved: dict[str, int] = {}
+        self._verifying = threading.Lock()
         root.mkdir(parents=True, exist_ok=True)
+        self._only = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        # An earlier driver can take a moment to end.
+        fcntl.flock(self._only, fcntl.LOCK_EX)
         # A download's process reaches its own folder, and no other.
         root.chmod(0o711)
         for folder in (self._files, self._trees, self._work):
@@ -81,6 +86,10 @@ class Store:
             folder.chmod(0o700)
         self._work.chmod(0o711)
         self._recover()
+
+    def close(self) -> None:
+        """Let another process use the folder."""
+        os.close(self._only)
 
     def _recover(self) -> None:
         """Remove what an earlier process did not complete."""
@@ -176,7 +185,7 @@ class Store:
     def reserved(self, need: int, owner: str) -> Iterator[None]:
         """Reserve `need` bytes for a download, and evict unused models for it. Raises LoadError(NoSpace)."""
         with self._lock:
-            self._make_room(need)
+            self._make_room(need, need)
             self._reserved[owner] = need
         try:
             yield
@@ -184,7 +193,8 @@ class Store:
             with self._lock:
                 del self._reserved[owner]
 
-    def _make_room(self, need: int) -> None:
+    def _make_room(self, need: int, new: int) -> None:
+        """Evict models until the cache has room for `need` bytes, of which the disk does not have `new` yet."""
         if need > self.limit:
             raise LoadError(
                 Code.NO_SPACE,
@@ -192,21 +202,21 @@ class Store:
                 hint="Increase the cache's size, or set kubectl-serve.dev/cache: none.",
             )
         for tree in self.trees():
-            if self._fits(need):
+            if self._fits(need, new):
                 return
             self.evict(tree.name)
-        if not self._fits(need):
+        if not self._fits(need, new):
             raise LoadError(
                 Code.NO_SPACE,
                 f"the model needs {need >> 20} MiB, and pods use what the node's cache has",
                 hint="Increase the cache's size, or set kubectl-serve.dev/cache: none.",
             )
 
-    def _fits(self, need: int) -> bool:
-        wanted = need + sum(self._reserved.values())
+    def _fits(self, need: int, new: int) -> bool:
+        others = sum(self._reserved.values())
         stats = os.statvfs(self.root)
         free = stats.f_bavail * stats.f_frsize
-        return self.used() + wanted <= self.limit and wanted <= free
+        return self.used() + others + need <= self.limit and others + new <= free
 
     def evict(self, name: str) -> bool:
         """Remove a model, unless it is mounted or about to be. Returns whether it was removed."""
@@ -226,13 +236,16 @@ class Store:
 
     def _sweep(self) -> None:
         """Remove files that no model has."""
-        for entry in os.scandir(self._files):
-            if entry.name.endswith(_HASH):
-                if not (self._files / entry.name.removesuffix(_HASH)).exists():
-                    os.unlink(entry.path)
-            elif entry.stat(follow_symlinks=False).st_nlink == 1:
-                os.unlink(entry.path)
-                (self._files / f"{entry.name}{_HASH}").unlink(missing_ok=True)
+        names = set(os.listdir(self._files))
+        contents = {name for name in names if not name.endswith(_HASH)}
+        for name in contents:
+            if (self._files / name).stat().st_nlink == 1:
+                # The hash first: a file without one is removed at the next start.
+                (self._files / f"{name}{_HASH}").unlink(missing_ok=True)
+                (self._files / name).unlink()
+        for name in names - contents:
+            if name.removesuffix(_HASH) not in contents:
+                (self._files / name).unlink(missing_ok=True)
 
     def mounted(self) -> set[str]:
         """Return the names of mounted models, from the kernel's table: it survives a restart of the driver."""
@@ -243,9 +256,18 @@ class Store:
         }
 
     def publish(
-        self, tree: Tree, content: Path, assembled: Path, snapshots: Sequence[Snapshot], *, fetched: Mapping[str, str]
+        self,
+        tree: Tree,
+        content: Path,
+        assembled: Path,
+        snapshots: Sequence[Snapshot],
+        *,
+        fetched: Mapping[str, str],
+        owner: str,
     ) -> None:
         """Add a model. Nothing may write to `content` any more. Raises LoadError.
+
+        `owner`: of the reserved bytes. A file whose size the store did not give, and an archive, can take more.
 
         `content`: the folder with the downloaded files. `assembled`: a folder with links to the known ones. `fetched`:
         hex sha256 of the downloaded files, by path.
@@ -256,6 +278,8 @@ class Store:
             model = assembled / Volume.MODEL
             model.mkdir(exist_ok=True)
             with self._lock:
+                self._reserved[owner] = 0
+                self._make_room(sum(_blocks(content / path) for path in fetched), 0)
                 for path, sha256 in fetched.items():
                     self._add_file(folder, path, tree.paths[path], sha256)
                     target = self._files / tree.paths[path]
@@ -304,10 +328,11 @@ class Store:
         Takes a changed model and its changed files out of the cache. Pods that have it mounted keep it.
         """
         with self.pinned(name) as tree:
-            if tree is None:
-                return False
-            if tree.boot == self._boot and not again:
-                return True
+            if tree is None or (tree.boot == self._boot and not again):
+                return tree is not None
+        with self._verifying, self.pinned(name) as tree:
+            if tree is None or (tree.boot == self._boot and not again):
+                return tree is not None  # another thread was faster
             root = self._trees / name / Volume.MODEL
             wrong = [path for path, sha256 in tree.contents.items() if _hash(root / path) != sha256]
             with self._lock:
@@ -329,6 +354,10 @@ class Store:
             (self._trees / name).rename(self._trees / f"changed-{name}.{os.urandom(8).hex()}")
         else:
             _remove(self._trees / name)
+
+
+def _blocks(path: Path) -> int:
+    return path.lstat().st_blocks * 512
 
 
 def _hash(path: Path) -> str:

@@ -15,10 +15,17 @@ def models(tmp_path: Path) -> Models:
 
 def cache(folder: Path, *, limit: int = 1 << 30, boot: str = "1") -> Models:
     """The models of a node whose cache is in `folder`; a second one is the driver after a restart."""
+    if earlier := _STORES.pop(folder, None):
+        earlier.close()
     secrets = folder / "secrets"
     secrets.mkdir(exist_ok=True)
     settings = Settings((harness.LOOPBACK,), None, 8, secrets, {})
-    return Models(Store(folder / "cache", limit, boot), settings)
+    _STORES[folder] = store = Store(folder / "cache", limit, boot)
+    return Models(store, settings)
+
+
+_STORES: dict[Path, Store] = {}
+"""The stores that are open, by folder."""
 
 
 @pytest.fixture
