@@ -9,7 +9,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from model_cache import messages, privileges
+from model_cache import messages, metrics, privileges
 from model_cache.driver import Node, Paths, Server
 from model_cache.models import Models, Settings
 from model_cache.store import Store
@@ -30,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--node", required=True, metavar="NAME")
     parser.add_argument("--version", default="0", metavar="VERSION")
     parser.add_argument("--allow-network", action="append", default=[], metavar="CIDR")
+    parser.add_argument("--metrics", type=int, metavar="PORT", help="port of the metrics")
     parser.add_argument("--uid", type=int, default=2_000_000, help="first of the users that downloads run as")
     parser.add_argument("--downloads", type=int, default=8, metavar="N", help="maximum of downloads at once")
     return parser
@@ -51,7 +52,10 @@ def main(arguments: Sequence[str]) -> int:
     environment = {name: os.environ[name] for name in _PASSED if name in os.environ}
     settings = Settings(tuple(options.allow_network), options.uid, options.downloads, options.secrets, environment)
     paths = Paths(options.kubelet)
-    node = Node(Models(Store(options.cache, options.size), settings), paths, options.node)
+    models = Models(Store(options.cache, options.size), settings)
+    node = Node(models, paths, options.node)
+    if options.metrics:
+        metrics.serve(models, options.metrics)
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())

@@ -47,6 +47,8 @@ class Counts:
         self.downloads = 0
         self.received = 0
         self.failures = 0
+        self.seconds = 0.0
+        """Of all downloads."""
 
 
 class Models:
@@ -105,6 +107,7 @@ class Models:
             listed: Mapping[str, Any] = {}
             known: Mapping[str, str] = {}
             assembled = work / "assembled"
+            began = time.monotonic()
             for event in process.events():
                 progress(event)
                 match event["event"]:
@@ -132,6 +135,7 @@ class Models:
                     case fetch.FETCHED:
                         process.end()
                         self._publish(listed, event, known, work, assembled)
+                        self.counts.seconds += time.monotonic() - began
                         return str(listed["tree"])
                     case fetch.FAILED:
                         code = Code(event["code"])
@@ -164,7 +168,7 @@ class Models:
             paths = {path: file or keys.of_unpacked(name, path) for path, file, _ in listed["files"]}
             new = {path: sha256 for path, sha256 in hashes.items() if path not in known}
         fields = {key: fetched[key] for key in _MODEL_FIELDS if key in fetched}
-        tree = Tree(name, paths, hashes, unpacked, fields, "", str(listed.get("source", "")))
+        tree = Tree(name, paths, hashes, unpacked, fields, "")
         snapshots = [Snapshot._make((*each[:5], tuple(each[5]))) for each in listed["snapshots"]]
         self.store.publish(
             tree, work / "volume" / Volume.STATE / Volume.FILES, assembled, snapshots, fetched=new, owner=work.name

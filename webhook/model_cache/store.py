@@ -52,7 +52,6 @@ class Tree(NamedTuple):
     unpacked: Mapping[str, str]
     fields: Mapping[str, Any]
     boot: str
-    source: str = ""
 
     @property
     def contents(self) -> Mapping[str, str]:

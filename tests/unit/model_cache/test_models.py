@@ -1,12 +1,14 @@
 """One node's cache with real stores: what is downloaded, who gets it, and what a crash or a tenant can do."""
 
 import threading
+import urllib.request
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from model_cache import metrics
 from model_cache.models import Models
 from model_cache.request import Request, read
 from model_loader.outcomes import Code, LoadError
@@ -265,3 +267,18 @@ def test_waiting_pods_take_over_from_one_whose_download_fails(models: Models, we
     failed = [run for run in runs if run.exception() is not None]
     assert len(failed) <= 1
     assert models.counts.downloads == 1
+
+
+def test_the_metrics_have_what_the_node_did(models: Models, web: harness.WebServer) -> None:
+    web.files["/model.bin"] = b"weights"
+    for _ in range(2):
+        files(models, asked(f"{web.url}/model.bin"))
+    server = metrics.serve(models, 0)
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.server_address[1]}/metrics") as answer:
+            lines = answer.read().decode().splitlines()
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert {"kubectl_serve_cache_hits_total 1", "kubectl_serve_cache_received_bytes_total 7"} <= set(lines)
+    assert not any("model.bin" in line for line in lines)
