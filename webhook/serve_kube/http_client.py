@@ -8,7 +8,8 @@ from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from typing import Self
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from multidict import CIMultiDict
@@ -29,6 +30,9 @@ _STRATEGIC = "application/strategic-merge-patch+json"
 _PORT_FORWARD = "v4.channel.k8s.io"
 _READ_BYTES = 2**21
 """The buffer of a connection: etcd's largest object is 1.5 MiB."""
+
+_KEEP_SECONDS = 60.0
+"""How long an unused connection stays open; a new one costs a TLS handshake. The API server closes it after 90 s."""
 
 _NETWORK_ERRORS = (aiohttp.ClientError, TimeoutError, OSError)
 
@@ -57,8 +61,8 @@ class HttpClient:
         self._warn = warn
         tls = connection.tls()
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=True if tls is None else tls),
-            trust_env=True,
+            connector=aiohttp.TCPConnector(ssl=True if tls is None else tls, keepalive_timeout=_KEEP_SECONDS),
+            proxy=connection.proxy or _environment_proxy(connection.host),
             read_bufsize=_READ_BYTES,
         )
 
@@ -293,7 +297,6 @@ class HttpClient:
                 headers=headers,
                 data=None if body is None else json.dumps(body),
                 timeout=time_limits,
-                proxy=self._connection.proxy,
                 server_hostname=self._connection.tls_server_name,
                 allow_redirects=False,  # an aggregated API could send the request, and its answer, anywhere
             )
@@ -320,6 +323,15 @@ class HttpClient:
         if authorization := await self._connection.authorization():
             headers["Authorization"] = authorization
         return headers
+
+
+def _environment_proxy(host: str) -> str | None:
+    """The proxy that the environment names for a URL.
+
+    aiohttp's ``trust_env`` would look it up for each request, and a password in ``.netrc`` as well, each in a thread.
+    """
+    url = urlsplit(host)
+    return None if url.hostname and proxy_bypass(url.hostname) else getproxies().get(url.scheme)
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:

@@ -50,7 +50,8 @@ class WorkQueue(Generic[Key]):
     """Level-triggered work, as in client-go's workqueue, with fair turns.
 
     A name that is added while it is being handled is returned again after :meth:`done`, not before. Owners take turns,
-    so that one with thousands of names delays only its own.
+    so that one with thousands of names delays only its own. After each turn a name rests, so that changes that come
+    together make one turn.
     """
 
     def __init__(
@@ -58,12 +59,14 @@ class WorkQueue(Generic[Key]):
         delay: Callable[[int], float] = backoff,
         owner: Callable[[Key], Hashable] = lambda _: None,
         most: int = sys.maxsize,
+        rest: float = 0.0,
     ) -> None:
         """``owner`` returns the owner of a name. ``most``: maximum names of one owner that are handled at the same
-        time, so that slow ones leave a worker to the other owners."""
+        time, so that slow ones leave a worker to the other owners. ``rest``: seconds between two turns of a name."""
         self._delay = delay
         self._owner = owner
         self._most = most
+        self._rest = rest
         self._ready: OrderedDict[Hashable, deque[Key]] = OrderedDict()
         """By owner, in the order of their turns."""
         self._busy: Counter[Hashable] = Counter()
@@ -72,6 +75,7 @@ class WorkQueue(Generic[Key]):
         self._active: set[Key] = set()
         self._attempts: dict[Key, int] = {}
         self._timers: dict[Key, asyncio.TimerHandle] = {}
+        self._resting: dict[Key, asyncio.TimerHandle] = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -82,7 +86,7 @@ class WorkQueue(Generic[Key]):
         if key in self._waiting:
             return
         self._waiting.add(key)
-        if key not in self._active:
+        if key not in self._active and key not in self._resting:
             self._put(key)
 
     def _put(self, key: Key) -> None:
@@ -136,11 +140,19 @@ class WorkQueue(Generic[Key]):
         self._busy[owner] -= 1
         if not self._busy[owner]:
             del self._busy[owner]
-        if key in self._waiting:
+        if self._rest:
+            self._resting[key] = asyncio.get_running_loop().call_later(self._rest, self._rested, key)
+        elif key in self._waiting:
             self._put(key)
         self._changed.set()
 
+    def _rested(self, key: Key) -> None:
+        del self._resting[key]
+        if key in self._waiting:
+            self._put(key)
+
     def close(self) -> None:
         """Cancel all delayed additions."""
-        while self._timers:
-            self._timers.popitem()[1].cancel()
+        for timers in (self._timers, self._resting):
+            while timers:
+                timers.popitem()[1].cancel()

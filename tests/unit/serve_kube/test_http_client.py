@@ -3,7 +3,8 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -109,6 +110,42 @@ async def test_what_is_no_object_is_unavailable(text: str) -> None:
     async with cluster(handler) as api:
         with pytest.raises(UnavailableError):
             await api.get(DEPLOYMENTS, "default", "iris")
+
+
+async def test_a_proxy_of_the_environment_is_used_unless_it_excludes_the_host(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = []
+
+    async def proxy(request: web.BaseRequest) -> web.Response:
+        asked.append((request.host, request.headers.get("Authorization")))
+        return web.json_response({"kind": "Deployment", "metadata": {"name": "iris"}})
+
+    passwords = tmp_path / "netrc"
+    passwords.write_text("machine api.invalid login mallory password secret")
+    monkeypatch.setenv("NETRC", str(passwords))
+    async with serving(proxy) as host:
+        monkeypatch.setenv("http_proxy", host)
+        for excluded, seen in (("other.invalid", [("api.invalid", None)]), ("api.invalid", [])):
+            monkeypatch.setenv("no_proxy", excluded)
+            async with client(Connection(host="http://api.invalid")) as api:
+                with suppress(UnavailableError):
+                    await api.get(DEPLOYMENTS, "default", "iris")
+            assert asked == seen
+            asked.clear()
+
+
+async def test_a_deletion_names_the_object_and_the_version_that_were_read() -> None:
+    bodies = []
+
+    async def handler(request: web.BaseRequest) -> web.Response:
+        bodies.append(json.loads(await request.read()).get("preconditions"))
+        return web.json_response({"kind": "Status"})
+
+    async with cluster(handler) as api:
+        await api.delete(DEPLOYMENTS, "default", "iris", uid="u1")
+        await api.delete(DEPLOYMENTS, "default", "iris", uid="u1", version="7")
+    assert bodies == [{"uid": "u1"}, {"uid": "u1", "resourceVersion": "7"}]
 
 
 async def test_a_long_list_comes_page_by_page() -> None:

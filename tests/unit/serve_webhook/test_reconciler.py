@@ -63,6 +63,11 @@ def served(**notes: str) -> Any:
     return verdict.deployment
 
 
+@pytest.fixture(autouse=True)
+def _without_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconciler, "REST_SECONDS", 0.0)
+
+
 @asynccontextmanager
 async def running(
     api: MemoryApi,

@@ -74,6 +74,22 @@ async def test_what_was_to_be_added_later_is_forgotten_when_the_queue_is_closed(
     assert await taken(queue) == "a", "a new term of leadership starts without back-off"
 
 
+async def test_changes_that_come_together_make_one_turn_after_the_first() -> None:
+    queue: WorkQueue[str] = WorkQueue(rest=0.02)
+    queue.add("a")
+    assert await taken(queue) == "a"
+    queue.add("a")
+    queue.done("a")
+    queue.add("a")
+    queue.add("b")
+    assert await taken(queue) == "b", "another name does not wait"
+    assert await taken(queue) == "a"
+    queue.done("a")
+    queue.add("c")
+    assert [await taken(queue), len(queue)] == ["c", 0], "nothing was handed out twice"
+    queue.close()
+
+
 async def test_retries_wait_longer_and_longer_until_the_name_is_forgotten() -> None:
     queue: WorkQueue[str] = WorkQueue(delay=lambda attempt: 100.0 * 2**attempt)
     assert [queue.retry("a"), queue.retry("a"), queue.retry("b")] == [100, 200, 100]

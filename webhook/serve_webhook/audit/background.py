@@ -163,8 +163,10 @@ class BackgroundAudit:
 
     async def audit_changed(self) -> None:
         """Judge the Deployments that have changed. All other results stay."""
-        now, changed, self._changed = self._now(), self._changed, set()
-        auditor = Auditor(self._context(), self._policies.exceptions, now)
+        context, now, changed, self._changed = self._context(), self._now(), self._changed, set()
+        if not context.policies:
+            return  # an audit of everything has removed the conditions and reports of earlier ones
+        auditor = Auditor(context, self._policies.exceptions, now)
         live_objects = [live for name in changed if (live := self._deployments.get(*name)) is not None]
         for namespace, name in changed:
             self._deployment_findings.remove(namespace, name)

@@ -1,10 +1,11 @@
 """How watched objects are kept in memory: compressed, within a budget for each namespace."""
 
-import json
 import zlib
 from collections import Counter
 from dataclasses import dataclass
 from typing import Self
+
+import orjson
 
 from serve_core.base.bounded_reading import UnreadableObjectError
 from serve_core.base.json import JsonObject
@@ -31,7 +32,7 @@ class CompressedObject:
     def of(cls, manifest: JsonObject) -> Self:
         """Raises :class:`UnreadableObjectError` for an object that is too large."""
         metadata = {key: value for key, value in manifest["metadata"].items() if key != "resourceVersion"}
-        text = json.dumps({**manifest, "metadata": metadata}, separators=(",", ":")).encode()
+        text = orjson.dumps({**manifest, "metadata": metadata})
         data = zlib.compress(text, level=1)
         if len(data) > MAX_OBJECT_BYTES:
             raise UnreadableObjectError(f"it takes more than {MAX_OBJECT_BYTES >> 10} KiB")
@@ -44,7 +45,7 @@ class CompressedObject:
         return max(len(self.data), self.size // 4) + _OVERHEAD_BYTES
 
     def manifest(self) -> JsonObject:
-        decompressed: JsonObject = json.loads(zlib.decompress(self.data))
+        decompressed: JsonObject = orjson.loads(zlib.decompress(self.data))
         decompressed["metadata"]["resourceVersion"] = str(self.version)
         return decompressed
 

@@ -45,6 +45,8 @@ from serve_webhook.reconcile.observed import LastApplied, Observed
 from serve_webhook.work_queue import WorkQueue
 
 WORKERS = 4
+REST_SECONDS = 0.1
+"""Between two turns of a Deployment: Knative and the kubelet write several times within that."""
 SETTLE_SECONDS = 0.5
 """After a change of a Service, so that Services that are created together make one turn of each Deployment."""
 UNWATCHED_SECONDS = 2.0
@@ -77,7 +79,9 @@ class Reconciler:
         self._metrics = metrics
         self._now = now
         self._executor = Executor(api, deployments=deployments, owned=owned, recorder=recorder, metrics=metrics)
-        self._queue: WorkQueue[NamespacedName] = WorkQueue(owner=lambda name: name[0], most=WORKERS - 1)
+        self._queue: WorkQueue[NamespacedName] = WorkQueue(
+            owner=lambda name: name[0], most=WORKERS - 1, rest=REST_SECONDS
+        )
         self._applied: dict[NamespacedName, dict[Identity, LastApplied]] = {}
         self._minimums: dict[NamespacedName, dict[tuple[str, str], str | None]] = {}
         self._unread: dict[NamespacedName, str] = {}
