@@ -33,6 +33,8 @@ from serve_kube.resources import (
 
 SERVER = "kubectl-serve"
 CERTIFICATES = "kubectl-serve-certificates"
+NODE_CACHE = "kubectl-serve-cache"
+"""The namespace of the node cache, and its DaemonSet."""
 KNATIVE = istio.KNATIVE_NAMESPACE
 KNATIVE_DEFINITION = "services.serving.knative.dev"
 
@@ -110,6 +112,8 @@ class Evidence:
     """RequestAuthentications."""
     entries: Objects = None
     served: Objects = None
+    node_cache: JsonObject | None = None
+    """The DaemonSet of the node cache."""
 
     @property
     def istio(self) -> istio.IstioInstallation | None:
@@ -160,6 +164,7 @@ async def gather(cluster: Cluster, now: float, namespace: str) -> Evidence:
             tokens = ask(_list(cluster, REQUEST_AUTHENTICATIONS, None))
             entries = ask(_list(cluster, SERVICE_ENTRIES, None))
             served = ask(_list(cluster, DEPLOYMENTS, None, f"{SERVED_LABEL}=true"))
+            node_cache = ask(_get(cluster, DAEMON_SETS, NODE_CACHE, NODE_CACHE))
     except ExceptionGroup as failures:
         raise failures.exceptions[0] from None
     return Evidence(
@@ -188,6 +193,7 @@ async def gather(cluster: Cluster, now: float, namespace: str) -> Evidence:
         tokens=tokens.result(),
         entries=entries.result(),
         served=served.result(),
+        node_cache=node_cache.result(),
     )
 
 

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Mapping
 from shlex import quote
 
-from kubectl_serve.doctor.evidence import KNATIVE, SERVER, Evidence
+from kubectl_serve.doctor.evidence import KNATIVE, NODE_CACHE, SERVER, Evidence
 from kubectl_serve.doctor.finding import CheckResult, failed, ok, skipped, unseen, warning
 from kubectl_serve.status import model
 from serve_core.base.json import JsonObject, value_at
@@ -19,6 +19,7 @@ KNATIVE_SINCE = (1, 20)
 """Tests run with 1.23; the required flags exist since this version."""
 
 _PARTS = ("activator", "autoscaler", "controller", "webhook")
+_CACHE_FLAG = "kubernetes.podspec-volumes-csi"
 _STATES = ("enabled", "allowed", "disabled")
 _STATES_OF = {"secure-pod-defaults": ("enabled", "AllowRootBounded", "disabled")}
 _EXAMPLE = "_example"
@@ -55,6 +56,8 @@ def checks(evidence: Evidence) -> Iterator[CheckResult]:
     yield _domain(evidence.knative_config.get("config-domain", {}))
     yield _tags(evidence, evidence.knative_config.get("config-deployment", {}))
     yield _scale_to_zero(evidence.knative_config.get("config-autoscaler", {}))
+    if evidence.node_cache:
+        yield _node_cache(evidence.node_cache, features)
 
 
 def _version(text: object) -> tuple[int, int] | None:
@@ -239,3 +242,22 @@ def _scale_to_zero(autoscaler: Mapping[str, str]) -> CheckResult:
             patch("config-autoscaler", {"enable-scale-to-zero": "true"}),
         )
     return ok("knative-scale-to-zero", "idle models scale to zero.")
+
+
+def _node_cache(daemon_set: JsonObject, features: Mapping[str, str]) -> CheckResult:
+    """Whether the driver runs on each node, and Knative admits its volumes."""
+    if state(features, _CACHE_FLAG) != "enabled":
+        return warning(
+            "node-cache",
+            f"the node cache is installed, and {_CACHE_FLAG} is not enabled: each pod downloads its model.",
+            patch("config-features", {_CACHE_FLAG: "enabled"}),
+        )
+    status = daemon_set.get("status") or {}
+    wanted, running = status.get("desiredNumberScheduled", 0), status.get("numberReady", 0)
+    if running < wanted:
+        return failed(
+            "node-cache",
+            f"the node cache runs on {running} of {wanted} nodes: on the others, pods with its volumes do not start.",
+            f"kubectl describe pods -n {NODE_CACHE}",
+        )
+    return ok("node-cache", f"the node cache runs on {running} of {wanted} nodes.")

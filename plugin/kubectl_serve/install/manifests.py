@@ -25,7 +25,7 @@ SERVERS_CONFIG_MAP = "kubectl-serve-servers"
 SETTINGS_CONFIG_MAP = "kubectl-serve"
 
 _T = TypeVar("_T")
-_OURS = re.compile(rf"{re.escape(PREFIX)}/(server|model-loader):[A-Za-z0-9_.]+")
+_OURS = re.compile(rf"{re.escape(PREFIX)}/(server|model-loader|model-cache):[A-Za-z0-9_.]+")
 """The version in a tag: a suffix after a dash distinguishes images of one version."""
 
 

@@ -266,6 +266,25 @@ def no_scale_to_zero(cluster: Cluster) -> None:
     settings(cluster, "config-autoscaler")["enable-scale-to-zero"] = "false"
 
 
+def cached(cluster: Cluster, ready: int) -> None:
+    """The node cache on two nodes."""
+    status = {"desiredNumberScheduled": 2, "numberReady": ready}
+    name = "kubectl-serve-cache"
+    cluster.objects.append(thing("v1", "Namespace", name))
+    cluster.objects.append(thing("apps/v1", "DaemonSet", name, name, status=status))
+
+
+@plants("node-cache", "kubernetes.podspec-volumes-csi is not enabled", "kubectl patch configmap/config-features")
+def no_volumes_of_the_cache(cluster: Cluster) -> None:
+    cached(cluster, 2)
+
+
+@plants("node-cache", "the node cache runs on 1 of 2 nodes", "kubectl describe pods -n kubectl-serve-cache")
+def node_without_the_cache(cluster: Cluster) -> None:
+    cached(cluster, 1)
+    settings(cluster, "config-features")["kubernetes.podspec-volumes-csi"] = "enabled"
+
+
 @plants("server-installed", "there is no Deployment kubectl-serve", "kubectl serve install")
 def not_installed(cluster: Cluster) -> None:
     cluster.remove("Deployment", "kubectl-serve")
