@@ -50,6 +50,7 @@ from cluster.support import (  # noqa: E402  # also used by the tests on a clust
     file_server,
     pod_template,
 )
+from serve_core.api import state  # noqa: E402
 
 SPACE, WRITES = Namespace("tenant-bench"), Namespace("tenant-bench-writes")
 """The other tenant's namespaces: one for the model that gets requests, one with policies for the writes."""
@@ -198,7 +199,7 @@ def prepared() -> Iterator[str]:
         digest = f"sha256:{hashlib.sha256(MODEL).hexdigest()}"
         notes = {"credentials": "store", "digest": digest, "format": "onnx", "scale": "1..1"}
         SPACE.apply(deployment("model", URI, server, **notes))
-        yield str(SPACE.wait_ready("model", 300)["metadata"]["annotations"]["kubectl-serve.dev/url"])
+        yield state.read(SPACE.wait_ready("model", 300)).url
     finally:
         remove(spaces)
 

@@ -21,7 +21,7 @@ from cluster.support import (
     condition,
     eventually,
 )
-from serve_core.api import annotations, serving_spec
+from serve_core.api import annotations, serving_spec, state
 from serve_core.api.annotations import MODEL
 from serve_core.base.constants import CONDITION_MODEL_LOADED, DEPLOYMENT_LABEL, SERVED_LABEL
 from serve_core.knative import traffic
@@ -56,11 +56,6 @@ OF_OTHERS = frozenset(
         "autoscaling.alpha.kubernetes.io/conditions",
     }
 )
-OF_REVISIONS = frozenset(
-    {annotations.READY_REVISION, annotations.PROMOTED, annotations.PREVIOUS, annotations.OBSERVED_GENERATION}
-)
-"""Annotations of revisions, which depend on earlier revisions."""
-
 VALUES: dict[str, tuple[str | None, ...]] = {
     "mode": ("deployment", "deployment", "knative", None),
     "scale": ("0..2", "1..2", "1", None),
@@ -377,8 +372,7 @@ class Sequence:
     # Operations of others
 
     def _take_off_what_is_ours(self) -> str:
-        notes = (annotations.URL, annotations.OBSERVED_GENERATION, annotations.READY_REVISION)
-        where, name = self._draw.choice((("labels", SERVED_LABEL), *(("annotations", note) for note in notes)))
+        where, name = self._draw.choice((("labels", SERVED_LABEL), ("annotations", annotations.REPLICAS)))
         done = self._send("PATCH", path(self.live.name, DEPLOYMENTS, NAME), {"metadata": {where: {name: None}}})
         return f"take off {name}: {done}"
 
@@ -524,19 +518,18 @@ class Sequence:
             before = (f"{KNATIVE_SERVICES}/", f"{SERVICES}/")
             for key in [key for key in one if key.startswith(before) and key not in two]:
                 one.pop(key, None)  # or it was deleted with another
-                for state in (one, two):
-                    state["deployment"]["annotations"].pop(annotations.URL, None)
-                    state.pop(f"{SERVICES}/{NAME}", None)
+                for each in (one, two):
+                    each.pop(f"{SERVICES}/{NAME}", None)
         wrong = [*differing(one, two), *self._untrue(self.live, live)]
         return wrong + [f"alone: {each}" for each in self._untrue(self.alone, alone)]
 
     def _state(self, namespace: Namespace, deployment: Json) -> Json:
         """The objects, without those of others, the namespace's name, and the history of revisions."""
-        state: Json = {"deployment": shown(deployment)}
-        notes = state["deployment"]["annotations"]
+        found: Json = {"deployment": shown(deployment)}
+        notes = found["deployment"]["annotations"]
         if notes.get(annotations.HANDOVER) == "to-knative":  # until its Knative Service serves
             del notes[annotations.HANDOVER]
-            state["deployment"]["spec"] = {k: v for k, v in deployment["spec"].items() if k != "paused"} | {
+            found["deployment"]["spec"] = {k: v for k, v in deployment["spec"].items() if k != "paused"} | {
                 "replicas": 0
             }
         for kind, each in self._owned(namespace):
@@ -548,12 +541,12 @@ class Sequence:
                 made["spec"].pop(key, None)
             uid = deployment["metadata"]["uid"]
             made["owned"] = [owner["uid"] == uid and owner.get("controller") for owner in owners]
-            state[f"{kind}/{each['metadata']['name']}"] = made
-        state["conditions"] = {
+            found[f"{kind}/{each['metadata']['name']}"] = made
+        found["conditions"] = {
             kind: [condition(deployment, kind).get(key) for key in ("status", "reason")]
             for kind in (CONDITION_MODEL_LOADED, READY)
         }
-        text: Json = json.loads(json.dumps(state).replace(self.alone.name, self.live.name))
+        text: Json = json.loads(json.dumps(found).replace(self.alone.name, self.live.name))
         return text
 
     def _untrue(self, namespace: Namespace, deployment: Json) -> Iterator[str]:
@@ -562,8 +555,9 @@ class Sequence:
         generation, ready = deployment["metadata"]["generation"], condition(deployment, READY)
         if status.get("observedGeneration") != generation:
             yield "its controller has not seen it"
-        if self._served and notes.get(annotations.OBSERVED_GENERATION) != str(generation):
-            yield f"generation {notes.get(annotations.OBSERVED_GENERATION)} of {generation} was observed"
+        recorded = state.read(deployment)
+        if self._served and recorded.observed_generation != generation:
+            yield f"generation {recorded.observed_generation} of {generation} was observed"
         if ready.get("status") == "Unknown":
             yield f"it is unknown whether it is ready: {ready['message']}"
         handed = annotations.HANDOVER in notes
@@ -582,9 +576,11 @@ class Sequence:
         if ready.get("status") != "False" and status.get("availableReplicas", 0) != wanted:
             yield f"{status.get('availableReplicas', 0)} of {wanted} replicas are available"
         if self._by_knative:
-            yield from self._untrue_of_knative(namespace, notes, ready)
+            yield from self._untrue_of_knative(namespace, notes, recorded, ready)
 
-    def _untrue_of_knative(self, namespace: Namespace, notes: dict[str, str], ready: Json) -> Iterator[str]:
+    def _untrue_of_knative(
+        self, namespace: Namespace, notes: dict[str, str], recorded: state.State, ready: Json
+    ) -> Iterator[str]:
         name = notes.get(annotations.SERVICE, NAME)
         found = (each for kind, each in self._owned(namespace) if kind == KNATIVE_SERVICES)
         service = next((each for each in found if each["metadata"]["name"] == name), None)
@@ -595,7 +591,7 @@ class Sequence:
             {key: value for key, value in each.items() if (key, value) != ("latestRevision", False)}
             for each in service["spec"].get("traffic", [])
         ]
-        wanted = traffic.targets(asked, notes, {}) or [{"latestRevision": True, "percent": 100}]
+        wanted = traffic.targets(asked, recorded, {}) or [{"latestRevision": True, "percent": 100}]
         if shares != wanted:
             yield f"traffic {shares}, not {wanted}"
         if ready.get("status") != "True":
@@ -603,8 +599,8 @@ class Sequence:
         if condition(service, "Ready").get("status") != "True":
             yield "it says Ready although its Knative Service does not"
         latest = service.get("status", {}).get("latestReadyRevisionName")
-        if not asked.canary and not asked.pin and notes.get(annotations.PROMOTED) != latest:
-            yield f"{notes.get(annotations.PROMOTED)} is promoted, not {latest}"
+        if not asked.canary and not asked.pin and recorded.promoted != latest:
+            yield f"{recorded.promoted} is promoted, not {latest}"
 
 
 def domain(namespace: Namespace) -> str:
@@ -644,7 +640,7 @@ def merged(document: Json, patch: Json) -> Json:
 
 
 def shown(manifest: Json) -> Json:
-    metadata, hidden = manifest["metadata"], OF_OTHERS | OF_REVISIONS
+    metadata, hidden = manifest["metadata"], OF_OTHERS
     notes = {key: value for key, value in metadata.get("annotations", {}).items() if key not in hidden}
     return {"labels": metadata.get("labels", {}), "annotations": notes, "spec": copy.deepcopy(manifest["spec"])}
 

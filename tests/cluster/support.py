@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from obstore.store import S3Store
 from prometheus_client.parser import text_string_to_metric_families
 
+from serve_core.api import state
 from support.paths import ROOT
 
 Json = dict[str, Any]
@@ -270,8 +271,7 @@ def annotation(found: Json, name: str) -> str | None:
 
 def is_ready(found: Json) -> bool:
     """As the plugin waits."""
-    observed = annotation(found, "observed-generation")
-    return condition(found, READY).get("status") == "True" and observed == str(found["metadata"]["generation"])
+    return condition(found, READY).get("status") == "True" and state.is_current(found)
 
 
 def label_of_service(found: Json) -> str:
@@ -326,7 +326,7 @@ class Ingress:
         self, found: Json, rows: list[list[float]], seconds: float = 60, trust: ssl.SSLContext | None = None
     ) -> Answer:
         """Send a request of the Open Inference Protocol (v2) to a served Deployment."""
-        url = annotation(found, "url")
+        url = state.read(found).url
         assert url, "the Deployment has no URL"
         tensor = {"name": "rows", "datatype": "FP64", "shape": [len(rows), len(rows[0])], "data": rows}
         path = f"/v2/models/{found['metadata']['name']}/infer"

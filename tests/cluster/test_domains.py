@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from cluster.support import READY, Ingress, Json, Namespace, Trained, annotation, condition, deployment
+from cluster.support import READY, Ingress, Json, Namespace, Trained, condition, deployment
+from serve_core.api import state
 
 IRIS = "s3://models/iris/model.joblib"
 DOMAIN = "iris.models.example.com"
@@ -84,7 +85,7 @@ def test_a_model_answers_by_https_under_its_own_host_name(
         namespace.apply(claim(namespace))
         served = namespace.wait_ready("iris")
 
-        url = annotation(served, "url")
+        url = state.read(served).url
         assert url == f"https://{DOMAIN}"
         assert url in condition(served, READY)["message"]
         assert namespace.kubectl("serve", "get", "iris", "-o", "url") == f"{url}\n"
@@ -106,12 +107,12 @@ def test_visibility_says_who_reaches_a_model(namespace: Namespace, ingress: Ingr
     namespace.apply(deployment("inner", IRIS, credentials="store", visibility="cluster-local"))
     public, inner = namespace.wait_ready("open"), namespace.wait_ready("inner")
 
-    outside = urlsplit(annotation(public, "url") or "").hostname or ""
+    outside = urlsplit(state.read(public).url).hostname or ""
     assert not outside.endswith(".svc.cluster.local")
     assert ingress.predict(public, iris.rows).predicted == iris.answers
 
     name = f"inner.{namespace.name}.svc.cluster.local"
-    assert annotation(inner, "url") == f"http://{name}"
+    assert state.read(inner).url == f"http://{name}"
     for host in (name, outside.replace("open", "inner", 1)):
         assert ingress.request(f"http://{host}", "/v2/models/inner/ready").status == 404, host
     # The plugin goes in by the API server.

@@ -12,11 +12,11 @@ from cluster.support import (
     Ingress,
     Json,
     Namespace,
-    annotation,
     config_map,
     deployment,
     pod_template,
 )
+from serve_core.api import state
 
 HERE = Path(__file__).parent / "hub-client"
 IMAGE = "dev.local/kubectl-serve/hub-client-tests:2.4.0"
@@ -81,7 +81,7 @@ def test_the_hubs_libraries_find_the_loaded_model_by_its_name(
     empty.apply(deployment("tiny", "hf://team/tiny", template, credentials="hub"))
     served = empty.wait_ready("tiny")
 
-    url = annotation(served, "url")
+    url = state.read(served).url
     assert url
     assert json.loads(ingress.request(url, "/").body) == {
         "commit": hub.COMMIT,

@@ -14,6 +14,7 @@ import yaml
 
 from cluster.conftest import LanguageModel
 from cluster.support import Ingress, Json, Namespace, annotation, deployment, large_images_are_built, pod_template
+from serve_core.api import state
 from support.paths import ROOT
 
 RUNTIMES = ROOT / "manifests/runtimes"
@@ -67,7 +68,7 @@ def test_a_language_model_answers_as_in_transformers(
     namespace.apply(deployment("llm", MODELS[runtime], spec, credentials="store", **wanted, **formats))
     served = namespace.wait_ready("llm", 600)
     assert json.loads(annotation(served, "completed-with") or "")["runtime"]["name"] == runtime
-    url = annotation(served, "url") or ""
+    url = state.read(served).url
 
     for prompt, answer in rhyme.answers.items():
         greedy = {"model": "llm", "temperature": 0, "max_tokens": 60}

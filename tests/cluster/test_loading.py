@@ -23,6 +23,7 @@ from cluster.support import (
     file_server,
     pod_template,
 )
+from serve_core.api import state
 from support.loader_signing import Key
 
 SOON = 15.0
@@ -157,7 +158,7 @@ def test_ones_own_container_gets_the_model_mounted(namespace: Namespace, ingress
     spec = pod_template(file_server("files", "/mnt/models"), {"app": "own"})
     namespace.apply(deployment("own", "s3://models/iris/model.joblib", spec, credentials="store", runtime="custom"))
     served = namespace.wait_ready("own")
-    url = served["metadata"]["annotations"]["kubectl-serve.dev/url"]
+    url = state.read(served).url
     assert ingress.request(url, "/model.joblib").status == 200
     assert served["spec"]["template"]["spec"]["containers"][0]["image"] == PYTHON_IMAGE
     # The pod's token for the API server is the server's alone.

@@ -27,6 +27,7 @@ from cluster.support import (
     pod_template,
     printed,
 )
+from serve_core.api import state
 from support.paths import ROOT
 
 RUNTIMES = ROOT / "manifests/runtimes"
@@ -173,7 +174,7 @@ def predicted_over_grpc(
     namespace: Namespace, ingress: Ingress, found: Json, rows: list[list[float]], model: str
 ) -> list[float]:
     """What a served Deployment answers over gRPC to a pod that asks through the ingress."""
-    host = urlsplit(annotation(found, "url") or "").netloc
+    host = urlsplit(state.read(found).url).netloc
     question = json.dumps([ingress.address, host, model, rows])
     answer = printed(namespace, IMAGE, ["/opt/mlserver/bin/python", "-c", ASK_OVER_GRPC, question])
     values: list[float] = answer["values"]
@@ -213,7 +214,7 @@ def test_triton(triton: str, namespace: Namespace, ingress: Ingress) -> None:
 
     assert name_of_runtime(served) == "triton"
     tensor = {"name": "rows", "datatype": "FP64", "shape": [2, 4], "data": ROWS}
-    url = annotation(served, "url") or ""
+    url = state.read(served).url
     answer = ingress.request(url, "/v2/models/sums/infer", json.dumps({"inputs": [tensor]}))
     assert answer.predicted == [10.0, 0.75]
 

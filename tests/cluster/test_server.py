@@ -22,6 +22,7 @@ from cluster.support import (
     is_ready,
     measured,
 )
+from serve_core.api import state
 
 IRIS = "s3://models/iris/model.joblib"
 KNATIVE_SERVICES = "services.serving.knative.dev"
@@ -154,9 +155,7 @@ def test_what_a_person_undoes_is_put_right_again(namespace: Namespace) -> None:
     namespace.kubectl("delete", KNATIVE_SERVICES, "iris")
     namespace.watch("deployment", "iris", lambda found: not is_ready(found), seconds=30)
     recreated = namespace.wait_ready("iris")
-    assert (annotation(recreated, "promoted"), annotation(recreated, "previous")) == ("iris-00001", None), (
-        "the others are gone"
-    )
+    assert (state.read(recreated).promoted, state.read(recreated).previous) == ("iris-00001", ""), "the others are gone"
 
 
 def has_spec(spec: Json, found: Json) -> bool:

@@ -77,7 +77,7 @@ def test_of_a_served_deployment_only_notes_are_written(empty: Namespace, iris: J
     assert REFUSED in steal_status(empty, "iris", {"replicas": 7})
     assert REFUSED in steal_status(empty, "iris", {"conditions": [{"type": "Available", "status": "False"}]})
     assert steal_status(empty, "iris", {"conditions": [{"type": f"{PREFIX}Ready", "status": "False"}]}) == ""
-    note = {"metadata": {"annotations": {f"{PREFIX}url": "http://iris"}}, "spec": {"replicas": 0}}
+    note = {"metadata": {"annotations": {f"{PREFIX}service": "iris-model"}}, "spec": {"replicas": 0}}
     assert steal(empty, "patch", DEPLOYMENT, "iris", *MERGE, json.dumps(note)) == ""
 
 
@@ -85,7 +85,7 @@ def test_of_any_other_deployment_nothing_is(empty: Namespace, iris: Json) -> Non
     for verb, kind, *rest in patches():
         assert REFUSED in steal(empty, verb, kind, "plain", *rest), rest
     for patch in (
-        {"metadata": {"annotations": {f"{PREFIX}url": "x"}}},
+        {"metadata": {"annotations": {f"{PREFIX}service": "x"}}},
         {"metadata": {"labels": {f"{PREFIX}served": "true"}}},
         {"spec": {"replicas": 0, "paused": True}},
     ):

@@ -29,6 +29,7 @@ from cluster.support import (
     manifest,
     pod_template,
 )
+from serve_core.api import state
 
 SLOW_SERVER = """
 import http.server, json, time
@@ -53,7 +54,7 @@ def test_four_lines_of_yaml_answer_like_scikit_learn(namespace: Namespace, ingre
 
     assert ingress.predict(served, iris.rows).predicted == iris.answers
     assert condition(served, LOADED)["status"] == "True"
-    assert annotation(served, "ready-revision") == "iris-00001"
+    assert state.read(served).revision == "iris-00001"
     assert served["spec"]["replicas"] == 0, "the Deployment itself is parked"
     assert not [pod for pod in namespace.list("pods") if "-deployment-" not in pod["metadata"]["name"]]
 
@@ -135,8 +136,8 @@ def test_a_new_model_takes_over_without_a_failed_request(
 
     print(f"{len(requests.answers)} requests, {len(requests.failed)} failed")
     assert requests.failed == []
-    assert annotation(served, "ready-revision") == "iris-00001"
-    assert annotation(changed, "ready-revision") == "iris-00002"
+    assert state.read(served).revision == "iris-00001"
+    assert state.read(changed).revision == "iris-00002"
 
 
 def test_a_large_model_gets_time_and_room(namespace: Namespace) -> None:
@@ -183,7 +184,7 @@ def test_a_transformer_in_front_calls_the_model_server(
 
     body = json.dumps({"flowers": [[5.1, 3.5, 1.4, 0.2], [6.7, 3.0, 5.2, 2.3]]})
     if mode == "knative":
-        answer = ingress.request(annotation(found, "url") or "", "/predict", body).body
+        answer = ingress.request(state.read(found).url, "/predict", body).body
     else:
         address = namespace.get("service", "flowers")["spec"]["clusterIP"]
         answer = eventually(lambda: answer_of(address, body), 30, "the Service leads to the pod")
@@ -203,7 +204,7 @@ def test_a_model_is_at_the_path_of_its_annotation(namespace: Namespace, ingress:
 
     namespace.kubectl("annotate", "deployment", "iris", f"{PREFIX}mount-")
     moved = namespace.wait_ready("iris")
-    assert annotation(moved, "ready-revision") == "iris-00002"
+    assert state.read(moved).revision == "iris-00002"
     assert ingress.predict(moved, iris.rows).predicted == iris.answers
 
 

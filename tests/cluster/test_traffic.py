@@ -21,6 +21,8 @@ from cluster.support import (
     is_ready,
     pod_template,
 )
+from serve_core.api import state
+from support.recorded_state import entry
 
 IRIS = "s3://models/iris/model.joblib"
 ALWAYS_TWO = "s3://models/always-two/model.joblib"
@@ -44,7 +46,7 @@ def test_a_running_deployment_is_handed_over_and_given_back_without_a_failed_req
         eventually(lambda: len(requests.answers) > 20, 30, "its own pods answer")
         model, secret = f"{PREFIX}model={IRIS}", f"{PREFIX}credentials=store"
         said = namespace.run("kubectl", "annotate", "deployment", "files", model, secret).stderr
-        namespace.watch("deployment", "files", lambda found: annotation(found, "url") is not None, 180)
+        namespace.watch("deployment", "files", lambda found: bool(state.read(found).url), 180)
         served = namespace.watch("deployment", "files", is_parked, 180)
         handed_over = len(requests.answers)
         eventually(lambda: len(requests.answers) > handed_over + 100, 60, "Knative's pods answer")
@@ -58,7 +60,7 @@ def test_a_running_deployment_is_handed_over_and_given_back_without_a_failed_req
     assert "NameInTheWay" in said
     assert "PastKnative" in said
     assert (annotation(served, "service"), annotation(served, "scale")) == ("files-model", "2..")
-    assert (annotation(served, "url") or "").startswith(f"http://files-model.{namespace.name}.")
+    assert state.read(served).url.startswith(f"http://files-model.{namespace.name}.")
     assert namespace.get("deployment", "files")["spec"] == written
 
 
@@ -188,7 +190,7 @@ def test_a_canary_its_promotion_the_way_back_and_a_revision_that_never_becomes_r
     share = answers.count(new) / len(answers)
     print(f"canary of 20 %: {100 * share:.0f} % of {len(answers)} requests")
     assert 0.08 < share < 0.35
-    assert (annotation(served, "promoted"), annotation(served, "ready-revision")) == ("iris-00001", "iris-00002")
+    assert (state.read(served).stable, state.read(served).revision) == ("iris-00001", "iris-00002")
     eventually(
         lambda: answers_at_tag(namespace, ingress, served, "previous", row, old), 60, "the tag previous leads there"
     )
@@ -232,6 +234,6 @@ def answers_at_tag(
     """Whether the revision under a tag answers so at its own URL, which the ingress may not know at once."""
     traffic = namespace.get(KNATIVE_SERVICES, "iris")["status"]["traffic"]
     url = next((each["url"] for each in traffic if each.get("tag") == tag), "http://not-yet")
-    tagged = {**served, "metadata": {**served["metadata"], "annotations": {f"{PREFIX}url": url}}}
+    tagged = {**served, "status": {"conditions": [entry(url=url)]}}
     answer = ingress.predict(tagged, row)
     return answer.status == 200 and answer.predicted == wanted

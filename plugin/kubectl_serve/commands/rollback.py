@@ -10,7 +10,8 @@ from kubectl_serve.errors import ServeError
 from kubectl_serve.status import lookup, model
 from kubectl_serve.status.set_traffic import configure as configure_shift
 from kubectl_serve.status.set_traffic import set_traffic
-from serve_core.api.annotations import CANARY, PIN, PREVIOUS, PROMOTED
+from serve_core.api import state as model_state
+from serve_core.api.annotations import CANARY, PIN
 from serve_core.base.json import JsonObject
 from serve_core.knative.name_conflict import service_name
 from serve_kube import errors
@@ -28,9 +29,9 @@ def configure(parser: options.Parser) -> None:
 
 async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
     async with lookup.open_deployment(args, streams, connect) as (cluster, namespace, deployment):
-        notes = model.annotations_of(deployment)
+        state = model_state.read(deployment)
         # With a canary, the previous revision is the promoted one.
-        target = args.to or (notes.get(PROMOTED) if CANARY in notes else notes.get(PREVIOUS))
+        target = args.to or (state.stable if CANARY in model.annotations_of(deployment) else state.previous)
         if not target:
             raise ServeError(
                 f"{args.name} has no previous revision.",

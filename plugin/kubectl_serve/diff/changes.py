@@ -46,6 +46,7 @@ _NOTES = frozenset(
         "serving.knative.dev/creator",
         "serving.knative.dev/lastModifier",
         *(each.key for each in annotations.STATE),
+        *annotations.EARLIER_STATE,
     }
 )
 """Annotations that kubectl, Knative and kubectl-serve set."""

@@ -9,6 +9,7 @@ from kubectl_serve.predict import protocols
 from kubectl_serve.status import model
 from serve_core.admission.completion import completion_record
 from serve_core.api import annotations, servers, serving_spec
+from serve_core.api import state as model_state
 from serve_core.api.runtimes import Runtime
 from serve_core.api.servers import DEFAULT_BASE_PATH
 from serve_core.base.json import JsonObject
@@ -19,11 +20,10 @@ from serve_core.workload.model_server import requests_container, server_containe
 
 def url_of(deployment: JsonObject, flags: str) -> str:
     """The model's URL. It answers while any revision is ready; raises ServeError otherwise."""
-    notes = model.annotations_of(deployment)
+    recorded = model_state.read(deployment)
     state, name = model.readiness(deployment), model.name_of(deployment)
-    url = notes.get(annotations.URL)
-    if url and (state.status == "True" or notes.get(annotations.READY_REVISION)):
-        return str(url).rstrip("/")
+    if recorded.url and (state.status == "True" or recorded.revision):
+        return recorded.url.rstrip("/")
     raise ServeError(
         f"{name} is not ready: {state.reason or 'Progressing'}: {state.message or 'it is being set up.'}",
         f"`{PROGRAM} describe {name}{flags}` shows more."

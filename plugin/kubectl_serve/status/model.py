@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from serve_core.api import models, runtimes, serving_spec
-from serve_core.api.annotations import MODEL, PROTOCOL, READY_REVISION, RUNTIME, URL, is_current
+from serve_core.api import state as model_state
+from serve_core.api.annotations import MODEL, PROTOCOL, RUNTIME
 from serve_core.api.loader_protocol import NOTHING, LoaderOutput
 from serve_core.base.constants import CONDITION_MODEL_LOADED, CONDITION_READY, DEPLOYMENT_LABEL, SERVED_LABEL
 from serve_core.base.json import JsonObject, value_at
@@ -93,7 +94,7 @@ def condition(thing: JsonObject | None, kind: str) -> ConditionView:
 def readiness(deployment: JsonObject) -> ConditionView:
     """Whether the model answers, with the cause if not. Unknown while the conditions are out of date."""
     ready = condition(deployment, CONDITION_READY)
-    if not is_current(deployment) and ready.status != "Unknown":
+    if not model_state.is_current(deployment) and ready.status != "Unknown":
         return ConditionView(CONDITION_READY, "Unknown", "Progressing", "the change is not rolled out yet.")
     loaded = condition(deployment, CONDITION_MODEL_LOADED)
     # While the model is not loaded, ModelLoaded has the cause.
@@ -112,7 +113,7 @@ def status_of(
     deployment: JsonObject, pods: Iterable[JsonObject] = (), service: JsonObject | None = None
 ) -> ModelStatus:
     metadata = deployment["metadata"]
-    own = annotations_of(deployment)
+    own, state = annotations_of(deployment), model_state.read(deployment)
     ready = readiness(deployment)
     spec = serving_spec.read_stored(deployment)
     model_format = runtimes.format_of(spec)[0] if spec else None
@@ -124,9 +125,9 @@ def status_of(
         reason=ready.reason,
         message=ready.message,
         model=models.canonical(own.get(MODEL, "")),
-        url=own.get(URL),
+        url=state.url or None,
         service=service_name(deployment),
-        revision=own.get(READY_REVISION),
+        revision=state.revision or None,
         replicas=sum(1 for pod in pods if is_of(pod, deployment) and pod_is_ready(pod)),
         runtime=own.get(RUNTIME),
         format=str(model_format) if model_format else None,

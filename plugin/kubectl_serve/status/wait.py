@@ -6,7 +6,6 @@ from kubectl_serve.status import loader_events
 from kubectl_serve.status.model import (
     REVISION_LABEL,
     ModelSnapshot,
-    annotations_of,
     condition,
     name_of,
     newest_pods,
@@ -14,8 +13,7 @@ from kubectl_serve.status.model import (
     readiness,
     state_of,
 )
-from serve_core.api import loader_protocol
-from serve_core.api.annotations import URL
+from serve_core.api import loader_protocol, state
 from serve_core.api.loader_protocol import LoaderOutput
 from serve_core.base.constants import LOADER_CONTAINER
 from serve_core.base.json import JsonObject, value_at
@@ -73,7 +71,7 @@ def steps(snapshot: ModelSnapshot) -> list[Step]:
     if pods:
         found += _pod_steps(pods[0], snapshot.line)
     if readiness(snapshot.deployment).status == "True":
-        found.append(Step("ready", f"ready at {annotations_of(snapshot.deployment).get(URL) or 'no URL'}"))
+        found.append(Step("ready", f"ready at {state.read(snapshot.deployment).url or 'no URL'}"))
     return found
 
 

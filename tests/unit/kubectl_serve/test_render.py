@@ -11,6 +11,7 @@ from kubectl_serve.errors import ServeError
 from kubectl_serve.install import manifests
 from kubectl_serve.io import documents
 from serve_core.api import annotations
+from support.recorded_state import with_state
 from unit.kubectl_serve.conftest import Run
 
 IRIS = """\
@@ -237,7 +238,7 @@ def test_a_url_is_refused(run: Run) -> None:
 
 def test_what_comes_from_the_cluster_keeps_what_the_server_noted_on_it(run: Run) -> None:
     made = yaml.safe_load(run("render", "-f", "-", "--only", "deployment", stdin=IRIS).out)
-    made["metadata"]["annotations"] |= {annotations.PROMOTED: "iris-00002", annotations.PREVIOUS: "iris-00001"}
+    made = with_state(made, promoted="iris-00002", previous="iris-00001")
     copied = run("render", "-f", "-", "--only", "service", stdin=yaml.safe_dump(made))
     assert ("iris-00001" in copied.out, copied.err) == (False, "")
     made["metadata"]["uid"] = "1"

@@ -8,9 +8,9 @@ import pytest
 from kubectl_serve.status import wait
 from kubectl_serve.status.model import ModelSnapshot
 from serve_core.api import loader_protocol
-from serve_core.api.annotations import OBSERVED_GENERATION, URL
 from serve_core.base.constants import CONDITION_READY
 from serve_core.base.json import JsonObject
+from support.recorded_state import entry
 
 STARTING = {"waiting": {"reason": "PodInitializing"}}
 LOADED = {
@@ -18,10 +18,10 @@ LOADED = {
 }
 
 
-def deployment(status: str = "Unknown", reason: str = "Progressing", **notes: str) -> JsonObject:
-    metadata = {"name": "iris", "generation": 1, "annotations": {OBSERVED_GENERATION: "1", **notes}}
+def deployment(status: str = "Unknown", reason: str = "Progressing", **recorded: str) -> JsonObject:
+    metadata = {"name": "iris", "generation": 1}
     ready = {"type": CONDITION_READY, "status": status, "reason": reason, "message": "It is so."}
-    return {"metadata": metadata, "status": {"conditions": [ready]}}
+    return {"metadata": metadata, "status": {"conditions": [ready, entry(1, **recorded)]}}
 
 
 def pod(loader: Any = STARTING, server: Any = STARTING, *, scheduled: Any = None, ready: str = "False") -> JsonObject:
@@ -101,7 +101,7 @@ def test_the_revision_can_come_from_a_pod() -> None:
 
 
 def test_at_the_end_stands_the_url() -> None:
-    for notes, text in (({URL: "http://iris"}, "ready at http://iris"), ({}, "ready at no URL")):
+    for notes, text in (({"url": "http://iris"}, "ready at http://iris"), ({}, "ready at no URL")):
         assert wait.steps(ModelSnapshot(deployment("True", "Ready", **notes)))[-1].text == text
 
 

@@ -69,7 +69,7 @@ def test_nothing_of_ours_means_nothing_to_serve() -> None:
 
 
 def test_what_we_wrote_ourselves_is_no_fault() -> None:
-    spec, problems = read({**MODEL, annotations.URL: "http://x", annotations.FILLED: "{}"})
+    spec, problems = read({**MODEL, **dict.fromkeys(annotations.EARLIER_STATE, "1"), annotations.FILLED: "{}"})
     assert spec is not None
     assert problems == ()
 

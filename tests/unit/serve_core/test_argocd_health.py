@@ -7,6 +7,7 @@ import yaml
 from lupa.lua51 import LuaRuntime
 
 from support.paths import ROOT
+from support.recorded_state import entry
 
 FILE = ROOT / "manifests/argocd/health.yaml"
 SCRIPT = yaml.safe_load(FILE.read_text())["data"]["resource.customizations.health.apps_Deployment"]
@@ -23,7 +24,8 @@ def model(ready: str | None, seen: str = "2") -> dict[str, Any]:
     conditions = [{"type": "Available", "status": "True"}, {"type": "Progressing", "reason": "NewReplicaSetAvailable"}]
     if ready:
         conditions.append({"type": "kubectl-serve.dev/Ready", "status": ready, "message": "As it is."})
-    notes = {"kubectl-serve.dev/model": "s3://models/a", "kubectl-serve.dev/observed-generation": seen}
+    conditions.append(entry(int(seen)))
+    notes = {"kubectl-serve.dev/model": "s3://models/a"}
     return {
         "metadata": {"generation": 2, "annotations": notes},
         "spec": {"replicas": 0},

@@ -7,6 +7,7 @@ import yaml
 from cel_expr_python import cel
 
 from support.paths import ROOT
+from support.recorded_state import entry
 
 FILE = ROOT / "manifests/flux/health.yaml"
 (CHECK,) = yaml.safe_load(FILE.read_text())["spec"]["healthCheckExprs"]
@@ -34,7 +35,7 @@ def model(ready: str | None, seen: str | None = "2", generation: int = 2, **stat
         conditions.append({"type": "kubectl-serve.dev/Ready", "status": ready, "reason": "AsItIs"})
     notes = {"kubectl-serve.dev/model": "s3://models/a"}
     if seen:
-        notes["kubectl-serve.dev/observed-generation"] = seen
+        conditions.append(entry(int(seen)))
     return {
         "metadata": {"generation": generation, "annotations": notes},
         "spec": {"replicas": 0},

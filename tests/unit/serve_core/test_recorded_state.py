@@ -13,18 +13,20 @@ from serve_core.admission.completion import completion_record, snapshots
 from serve_core.admission.decide import judge, render_stored
 from serve_core.api import annotations
 from serve_core.api.annotation_values import Format
-from serve_core.api.annotations import COMPLETED_WITH, FILLED, HANDOVER, MODEL, NOTED, REPLICAS, STATE
+from serve_core.api.annotations import COMPLETED_WITH, FILLED, HANDOVER, MODEL, REPLICAS, SERVICE, STATE
 from serve_core.api.runtimes import Runtime, spec_document
 from serve_core.base import overlay
 from serve_core.base.constants import PREFIX, SERVED_LABEL
 from serve_core.base.json import JsonObject, canonical
 from serve_core.context.cluster import ClusterContext, LoaderConfig
+from support.recorded_state import with_state
 
 METADATA_SERVICE = "169.254.169.254/32"
 SERVER = Runtime("server", (Format("sklearn"),), ("v2",), {"image": "example.com/server:2"}, priority=1)
 OTHER = Runtime("other", (Format("pytorch"), Format("sklearn")), ("v2",), {"image": "example.com/other:1"})
 EARLIER = replace(SERVER, container={"image": "example.com/server:1"})
 WIDE = LoaderConfig("example.com/loader:1", ("10.0.0.0/8", METADATA_SERVICE))
+
 FACTS = ClusterContext(
     LoaderConfig("example.com/loader:2", ("10.0.0.0/8",)),
     (SERVER, OTHER),
@@ -150,11 +152,11 @@ def test_what_is_no_loader_and_no_runtime_is_refused_whatever_its_name(text: str
             snapshots.parse(name, text)
 
 
-NOTES = dict.fromkeys(NOTED, "1") | {annotations.URL: "http://evil.example.com", annotations.SERVICE: "evil"}
+NOTES = dict.fromkeys(annotations.EARLIER_STATE, "1") | {SERVICE: "evil"}
 
 
 @pytest.mark.attack(36)
-@pytest.mark.parametrize("key", NOTED)
+@pytest.mark.parametrize("key", NOTES)
 def test_what_the_reconciler_notes_is_the_reconcilers_alone(key: str) -> None:
     assert key not in accepted(user_wrote({key: NOTES[key]}))["metadata"]["annotations"]
     stored = accepted(user_wrote())
@@ -167,11 +169,17 @@ def test_what_the_reconciler_notes_is_the_reconcilers_alone(key: str) -> None:
 @pytest.mark.attack(36)
 def test_no_traffic_goes_to_a_revision_that_somebody_calls_promoted() -> None:
     stored = accepted(user_wrote())
-    forged = with_notes(stored, {annotations.CANARY: "10%", annotations.PROMOTED: "evil", annotations.PREVIOUS: "evil"})
-    for previous in (stored, None):
-        service = judge(forged, FACTS, previous).service
-        assert service is not None
-        assert "evil" not in canonical(service)
+    promoted = {f"{PREFIX}promoted": "evil", f"{PREFIX}previous": "evil"}
+    by_notes = with_notes(stored, {annotations.CANARY: "10%", **promoted})
+    by_status = with_state(with_notes(stored, {annotations.CANARY: "10%"}), promoted="evil", previous="evil")
+    plain = user_wrote(promoted, replicas=0)
+    del plain["metadata"]["annotations"][MODEL]
+    for forged in (by_notes, by_status):
+        for previous in (stored, plain, None):
+            verdict = judge(forged, FACTS, previous)
+            assert verdict.service is not None
+            assert "evil" not in canonical(verdict.service)
+            assert not verdict.deployment or not promoted.keys() & verdict.deployment["metadata"]["annotations"].keys()
 
 
 @pytest.mark.attack(36)
@@ -231,7 +239,7 @@ def test_an_object_that_claims_to_be_all_filled_in_is_completed_as_if_it_were_em
 
 @pytest.mark.attack(36)
 def test_what_the_server_notes_is_not_taken_off_by_claiming_that_it_was_filled_in() -> None:
-    stored = with_notes(accepted(annotated(plain()), plain()), dict.fromkeys(NOTED, "noted"))
+    stored = with_notes(accepted(annotated(plain()), plain()), dict.fromkeys(NOTES, "noted"))
     assert stored["metadata"]["annotations"][HANDOVER] == "to-knative"
     assert accepted(claimed(stored, OF_MODEL), stored)["metadata"]["annotations"].keys() == (
         stored["metadata"]["annotations"].keys()
@@ -288,15 +296,15 @@ CHANGES: dict[str, Callable[[], tuple[JsonObject, JsonObject | None]]] = {
     ),
     "asked otherwise": lambda: (
         with_notes(accepted(user_wrote(replicas=3), context=THEN), {PREFIX + "format": "sklearn:1"}),
-        with_notes(accepted(user_wrote(replicas=3), context=THEN), {annotations.MODEL_SIZE: str(2**36)}),
+        with_state(accepted(user_wrote(replicas=3), context=THEN), model_bytes=2**36),
     ),
     "another model": lambda: (
         with_notes(accepted(user_wrote(replicas=3), context=THEN), {MODEL: "s3://models/wine.joblib"}),
-        with_notes(accepted(user_wrote(replicas=3), context=THEN), {annotations.MODEL_SIZE: str(2**36)}),
+        with_state(accepted(user_wrote(replicas=3), context=THEN), model_bytes=2**36),
     ),
     "renewed": lambda: (
         with_notes(accepted(user_wrote(replicas=3), context=THEN), {COMPLETED_WITH: completion_record.RENEW}),
-        with_notes(accepted(user_wrote(replicas=3), context=THEN), {annotations.MODEL_SIZE: str(2**36)}),
+        with_state(accepted(user_wrote(replicas=3), context=THEN), model_bytes=2**36),
     ),
     "replaced": lambda: (user_wrote(replicas=2), accepted(user_wrote(replicas=3), context=THEN)),
     "given back": lambda: (
@@ -327,18 +335,9 @@ def test_a_second_call_after_another_webhook_changes_nothing(
 
 
 def stored_notes(deployment: JsonObject) -> Mapping[str, str]:
-    """All that we note on a Deployment once its second revision serves."""
-    name, namespace = deployment["metadata"]["name"], deployment["metadata"]["namespace"]
-    noted = {
-        annotations.URL: f"http://{name}.{namespace}.models.example.com",
-        annotations.READY_REVISION: f"{name}-00002",
-        annotations.PROMOTED: f"{name}-00002",
-        annotations.PREVIOUS: f"{name}-00001",
-        annotations.MODEL_SIZE: "140000000000",
-        annotations.OBSERVED_GENERATION: "1234",
-    }
+    """All that we note in annotations of a Deployment."""
     state = {each.key for each in STATE}
-    return {key: text for key, text in {**deployment["metadata"]["annotations"], **noted}.items() if key in state}
+    return {key: text for key, text in deployment["metadata"]["annotations"].items() if key in state}
 
 
 DEFAULTS = manifests.default_context()

@@ -1,18 +1,21 @@
 """A large model gets time and room by its size, and a size that becomes known rolls nothing out."""
 
+from typing import Any
+
 import pytest
 
 from serve_core.admission.completion.completion_record import RENEW
 from serve_core.admission.decide import judge
 from serve_core.api import sizing
 from serve_core.api.annotation_values import Format
-from serve_core.api.annotations import COMPLETED_WITH, MODEL, MODEL_SIZE, SIZE
+from serve_core.api.annotations import COMPLETED_WITH, MODEL, SIZE
 from serve_core.api.runtimes import Runtime
 from serve_core.base.json import JsonObject
 from serve_core.base.patch import json_patch
 from serve_core.context.cluster import ClusterContext, LoaderConfig
 from serve_core.knative.limits import PROGRESS_DEADLINE
 from serve_core.syntax import quantity
+from support.recorded_state import with_state
 
 GIB = 2**30
 FACTS = ClusterContext(
@@ -63,24 +66,25 @@ def test_storage_is_written_as_the_api_server_stores_it() -> None:
 
 def test_a_size_that_becomes_known_changes_nothing_until_another_model_is_asked_for() -> None:
     stored = completed(user_wrote())
-    stored["metadata"]["annotations"][MODEL_SIZE] = str(100 * GIB)
+    stored = with_state(stored, model_bytes=100 * GIB)
     assert json_patch(stored, completed(stored, stored)) == []
 
     changed = completed(user_wrote("s3://models/larger/model.joblib"), stored)
     assert sized(changed) == ("10840s", "110Gi")
 
-    changed["metadata"]["annotations"][MODEL_SIZE] = str(300 * GIB)
+    changed = with_state(changed, model_bytes=300 * GIB)
     assert json_patch(changed, completed(changed, changed)) == []
 
 
 def test_it_is_sized_anew_when_told_to() -> None:
     stored = completed(user_wrote())
-    stored["metadata"]["annotations"] |= {MODEL_SIZE: str(100 * GIB), COMPLETED_WITH: RENEW}
+    stored["metadata"]["annotations"][COMPLETED_WITH] = RENEW
+    stored = with_state(stored, model_bytes=100 * GIB)
     assert sized(completed(stored, stored)) == ("10840s", "110Gi")
 
 
 def test_what_the_user_says_comes_first_and_stays_when_it_is_taken_away() -> None:
-    stored = completed(user_wrote(**{SIZE: "100Gi", MODEL_SIZE: str(5 * GIB)}))
+    stored = with_state(completed(user_wrote(**{SIZE: "100Gi"})), model_bytes=5 * GIB)
     assert sized(stored) == ("10840s", "110Gi")
     without = {key: value for key, value in stored["metadata"]["annotations"].items() if key != SIZE}
     edited = stored | {"metadata": stored["metadata"] | {"annotations": without}}
@@ -104,8 +108,15 @@ def test_a_model_in_a_claim_is_not_sized() -> None:
     assert [each.code for each in problems] == ["ConflictingAnnotations"]
 
 
-@pytest.mark.parametrize("noted", ["", "many", "-1", "9" * 20, "٣"])
-def test_a_note_that_is_no_number_is_passed_over(noted: str) -> None:
+def test_a_size_in_a_submitted_status_does_not_count() -> None:
     stored = completed(user_wrote())
-    stored["metadata"]["annotations"] |= {MODEL_SIZE: noted, COMPLETED_WITH: RENEW}
+    submitted = with_state(user_wrote("s3://models/larger/model.joblib"), model_bytes=100 * GIB)
+    assert sized(completed(submitted, stored)) == (None, None)
+    assert sized(completed(submitted)) == (None, None)
+
+
+@pytest.mark.parametrize("noted", [-1, 10**20, True, "many", "", None, 1.5, []])
+def test_a_recorded_size_that_is_no_number_counts_as_missing(noted: Any) -> None:
+    stored = with_state(completed(user_wrote()), model_bytes=noted)
+    stored["metadata"]["annotations"][COMPLETED_WITH] = RENEW
     assert sized(completed(stored, stored)) == (None, None)

@@ -1,54 +1,55 @@
-"""What is noted about revisions as they become ready."""
+"""The traffic of revisions, and what is recorded of them."""
 
-from serve_core.api.annotations import CANARY, MODEL, PIN, PREVIOUS, PROMOTED
+from serve_core.api.annotations import CANARY, MODEL, PIN
 from serve_core.api.serving_spec import read
+from serve_core.api.state import State
 from serve_core.base.json import JsonObject
-from serve_core.knative.traffic import MIN_SCALE, minimums, settled, targets
+from serve_core.knative.traffic import MIN_SCALE, minimums, settled, starting, targets
 
 
-def noted(latest: str, notes: dict[str, str], **asked: str) -> dict[str, str]:
+def noted(latest: str, state: State, **asked: str) -> State:
     spec, problems = read({MODEL: "s3://models/iris/model.joblib", **asked})
     assert spec is not None, problems
-    return settled(spec, notes, {"latestReadyRevisionName": latest})
+    return settled(spec, state, {"latestReadyRevisionName": latest})
 
 
 def test_the_first_ready_revision_is_promoted() -> None:
-    assert noted("iris-00001", {}) == {PROMOTED: "iris-00001"}
+    assert noted("iris-00001", State()) == State(promoted="iris-00001")
 
 
 def test_the_next_one_makes_the_promoted_one_the_previous() -> None:
-    assert noted("iris-00002", {PROMOTED: "iris-00001"}) == {PROMOTED: "iris-00002", PREVIOUS: "iris-00001"}
+    assert noted("iris-00002", State(promoted="iris-00001")) == State(promoted="iris-00002", previous="iris-00001")
 
 
 def test_nothing_is_forgotten_while_nothing_changes() -> None:
-    notes = {PROMOTED: "iris-00002", PREVIOUS: "iris-00001"}
-    assert noted("iris-00002", notes) == notes
+    state = State(promoted="iris-00002", previous="iris-00001")
+    assert noted("iris-00002", state) == state
 
 
 def test_a_canary_is_not_promoted_by_being_ready() -> None:
-    notes = {PROMOTED: "iris-00001"}
-    assert noted("iris-00002", notes, **{CANARY: "10%"}) == notes
+    state = State(promoted="iris-00001")
+    assert noted("iris-00002", state, **{CANARY: "10%"}) == state
 
 
 def test_a_model_that_begins_with_a_canary_has_its_first_revision_to_stand_beside() -> None:
     asked = {CANARY: "10%"}
-    notes = noted("iris-00001", {}, **asked)
-    assert notes == {PROMOTED: "iris-00001"}
+    state = noted("iris-00001", State(), **asked)
+    assert state == State(promoted="iris-00001")
     spec, _ = read({MODEL: "s3://models/iris/model.joblib", **asked})
     assert spec is not None
-    assert [(each.get("revisionName"), each["percent"]) for each in targets(spec, notes, {})] == [
+    assert [(each.get("revisionName"), each["percent"]) for each in targets(spec, state, {})] == [
         (None, 10),
         ("iris-00001", 90),
     ]
 
 
 def test_a_pin_keeps_what_was_promoted() -> None:
-    notes = {PROMOTED: "iris-00002", PREVIOUS: "iris-00001"}
-    assert noted("iris-00003", notes, **{PIN: "iris-00001"}) == notes
+    state = State(promoted="iris-00002", previous="iris-00001")
+    assert noted("iris-00003", state, **{PIN: "iris-00001"}) == state
 
 
 def test_before_anything_is_ready_nothing_is_promoted() -> None:
-    assert noted("", {}) == {}
+    assert noted("", State()) == State()
 
 
 def service(*traffic: tuple[str, int], minimum: str | None = "1") -> JsonObject:
@@ -64,20 +65,20 @@ def service(*traffic: tuple[str, int], minimum: str | None = "1") -> JsonObject:
 
 
 def asked(
-    notes: dict[str, str], annotations: dict[str, str] | None = None, template: dict[str, str] | None = None
+    state: State, annotations: dict[str, str] | None = None, template: dict[str, str] | None = None
 ) -> list[JsonObject]:
     spec, problems = read({MODEL: "s3://models/iris/model.joblib", **(annotations or {})})
     assert spec is not None, problems
-    return targets(spec, notes, template or {})
+    return targets(spec, state, template or {})
 
 
-UPDATED = {PROMOTED: "iris-00002", PREVIOUS: "iris-00001"}
+UPDATED = State(promoted="iris-00002", previous="iris-00001")
 
 
 def test_the_revision_before_an_update_has_no_minimum() -> None:
     moved = service(("iris-00002", 100))
     assert minimums(moved, asked(UPDATED), is_ready=True) == {"iris-00002": "1", "iris-00001": "0"}
-    assert minimums(moved, asked({PROMOTED: "iris-00002"}), is_ready=True) == {}, "only one revision has a target"
+    assert minimums(moved, asked(State(promoted="iris-00002")), is_ready=True) == {}, "only one revision has a target"
 
 
 def test_no_revision_loses_its_minimum_before_its_traffic() -> None:
@@ -88,8 +89,28 @@ def test_no_revision_loses_its_minimum_before_its_traffic() -> None:
     assert minimums(after, rollback, is_ready=True) == {"iris-00001": "1", "iris-00002": "0"}
 
 
+def test_while_a_newer_revision_starts_the_one_that_serves_keeps_its_own_minimum() -> None:
+    rolling = service(("iris-00001", 100), ("iris-00001", 0), minimum="3")
+    rolling["status"]["latestCreatedRevisionName"] = "iris-00002"
+    assert minimums(rolling, asked(State(previous="iris-00001")), is_ready=False) == {}
+
+
+def test_a_revision_that_serves_already_does_not_start_for_a_pin() -> None:
+    rolling = service(("iris-00001", 100), ("iris-00001", 0))
+    pinned = {"spec": service(("", 0))["spec"] | {"traffic": asked(State(), {PIN: "iris-00001"})}}
+    assert starting(rolling, pinned) == []
+    assert starting(service(("iris-00002", 100), ("iris-00001", 0)), pinned) == ["iris-00001"]
+
+
+def test_a_canary_on_an_update_that_is_under_way_leaves_the_rest_to_the_revision_before() -> None:
+    state = State(previous="iris-00001")
+    canary = asked(state, {CANARY: "10%"})
+    assert [(each.get("revisionName"), each["percent"]) for each in canary] == [(None, 10), ("iris-00001", 90)]
+    assert noted("iris-00002", state, **{CANARY: "10%"}) == state
+
+
 def test_both_have_their_minimum_while_both_have_traffic() -> None:
-    canary = asked({PROMOTED: "iris-00001"}, {CANARY: "10%"})
+    canary = asked(State(promoted="iris-00001"), {CANARY: "10%"})
     shared = service(("iris-00002", 10), ("iris-00001", 90), minimum="3")
     assert minimums(shared, canary, is_ready=True) == {"iris-00002": "3", "iris-00001": "3"}
 
@@ -100,7 +121,9 @@ def test_a_cluster_can_have_a_default_minimum() -> None:
 
 
 def test_before_a_revision_is_ready_there_is_nothing_to_set() -> None:
-    assert minimums({"spec": {"template": {}}}, asked({}, {PIN: "iris-00001"}), is_ready=False) == {"iris-00001": None}
+    assert minimums({"spec": {"template": {}}}, asked(State(), {PIN: "iris-00001"}), is_ready=False) == {
+        "iris-00001": None
+    }
 
 
 def test_an_autoscaler_that_keeps_a_replica_gets_no_tag_without_traffic() -> None:

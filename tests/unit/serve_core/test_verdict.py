@@ -76,7 +76,7 @@ def test_taking_the_annotation_off_gives_the_deployment_back() -> None:
     annotated = copy.deepcopy(plain)
     annotated["metadata"]["annotations"] = {annotations.MODEL: "s3://models/iris/model.joblib"}
     parked = accepted(annotated)
-    parked["metadata"]["annotations"][annotations.URL] = "http://iris.example.com"
+    parked["metadata"]["annotations"] |= dict.fromkeys(annotations.EARLIER_STATE, "1")
     del parked["metadata"]["annotations"][annotations.MODEL]
     back = accepted(parked)
     # What is left is for the reconciler: it takes both away once the pods are back.

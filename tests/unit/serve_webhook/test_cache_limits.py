@@ -12,7 +12,7 @@ import pytest
 
 from kubectl_serve.install.manifests import default_context
 from serve_core.admission.decide import judge, render_stored
-from serve_core.api.annotations import DEPLOYMENT, HANDOVER, MODE, MODEL, URL
+from serve_core.api.annotations import DEPLOYMENT, HANDOVER, MODE, MODEL, SERVICE
 from serve_core.base.constants import CONDITION_READY, SERVED_LABEL
 from serve_core.context.services import read
 from serve_kube.resources import DEPLOYMENTS, SERVICES
@@ -62,11 +62,11 @@ def test_of_a_parked_deployment_the_status_of_its_controller_is_not_kept(notes: 
 def test_of_one_that_has_our_label_alone_its_end_is_kept() -> None:
     padding = {f"a{number}": "x" * 200 for number in range(1000)}
     whole = stored(spec={"replicas": 3, "template": {"spec": {"containers": [{"env": [padding] * 100}]}}})
-    whole["metadata"] |= {"labels": {SERVED_LABEL: "true"}, "annotations": padding | {URL: "http://a"}, "generation": 4}
+    whole["metadata"] |= {"labels": {SERVED_LABEL: "true"}, "annotations": padding | {SERVICE: "a"}, "generation": 4}
     whole["metadata"] |= {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["theirs/for-ever"]}
     found = trimming.deployment({"apiVersion": "apps/v1", "kind": "Deployment"} | whole)
     assert found["spec"] == {"replicas": 3}
-    assert found["metadata"]["annotations"] == {URL: "http://a"}
+    assert found["metadata"]["annotations"] == {SERVICE: "a"}
     assert found["metadata"]["deletionTimestamp"]
     assert len(json.dumps(found)) < 600
 

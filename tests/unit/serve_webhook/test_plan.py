@@ -10,17 +10,20 @@ import pytest
 
 from serve_core.admission.decide import Verdict
 from serve_core.api import annotations, loader_protocol
+from serve_core.api import state as model_state
 from serve_core.api.loader_protocol import LoaderOutput
-from serve_core.base.constants import CONDITION_MODEL_LOADED, CONDITION_READY
+from serve_core.api.state import State
+from serve_core.base.constants import CONDITION_MODEL_LOADED, CONDITION_READY, CONDITION_STATE
 from serve_core.base.escaping import is_visible
 from serve_core.base.ownership import identity
 from serve_core.base.reasons import Diagnostic, diagnostic
 from serve_webhook.cache import trimming
 from serve_webhook.reconcile import plan
-from serve_webhook.reconcile.actions import Annotate, Apply, Delete, Merge, SetConditions, SetMinimum
+from serve_webhook.reconcile.actions import Apply, Delete, Merge, SetConditions, SetMinimum
 from serve_webhook.reconcile.conditions import MAX_MESSAGE, MAX_REASON, Condition
 from serve_webhook.reconcile.observed import LastApplied, Observed
 from serve_webhook.reconcile.plan import required_apply
+from support.recorded_state import entry
 from support.replica_sets import of_revision, of_template
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -29,8 +32,16 @@ LOADER = {"name": "model-loader", "image": "loader:1"}
 
 
 def deployment(
-    *, replicas: int = 0, generation: int = 4, notes: Any = None, conditions: Any = (), **status: Any
+    *,
+    replicas: int = 0,
+    generation: int = 4,
+    notes: Any = None,
+    state: Any = None,
+    conditions: Any = (),
+    **status: Any,
 ) -> Any:
+    """``state``: fields of what is recorded of this generation."""
+    recorded = [] if state is None else [entry(generation, **state)]
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -44,7 +55,7 @@ def deployment(
             "annotations": {annotations.MODEL: "https://example.com/model.joblib", **(notes or {})},
         },
         "spec": {"replicas": replicas, "template": {"spec": {"containers": [], "initContainers": [LOADER]}}},
-        "status": {"conditions": list(conditions), **status},
+        "status": {"conditions": [*conditions, *recorded], **status},
     }
 
 
@@ -154,20 +165,15 @@ def loaded(state: Observed) -> Condition:
     return conditions_of(state)[CONDITION_MODEL_LOADED]
 
 
-def notes_of(state: Observed) -> dict[str, str]:
-    return next((dict(a.annotations) for a in plan.status_writes(state, NOW) if isinstance(a, Annotate)), {})
+def recorded(state: Observed) -> State:
+    """The state of the Deployment after the writes."""
+    entries = [a.entries for a in plan.status_writes(state, NOW) if isinstance(a, SetConditions)]
+    return model_state.read({"status": {"conditions": entries[0]}} if entries else state.deployment)
 
 
 def settled(**more: Any) -> Any:
     """A Deployment on which everything is said already."""
-    first = observed(service=live())
-    notes = notes_of(first)
-    return deployment(
-        notes=notes,
-        conditions=conditions_entries(first),
-        generation=int(notes[annotations.OBSERVED_GENERATION]),
-        **more,
-    )
+    return deployment(conditions=conditions_entries(observed(service=live())), **more)
 
 
 # The objects.
@@ -219,7 +225,7 @@ def test_an_object_of_another_owner_is_reported_and_not_changed(found: Any) -> N
     assert plan.deletions(state) == ()
     assert ready(state).reason == "NameTaken"
     assert "The Knative Service iris exists already, and kubectl-serve does not own it." in ready(state).message
-    assert annotations.URL not in notes_of(state), "it is the URL of another owner's object"
+    assert recorded(state).url == "", "it is the URL of another owner's object"
 
 
 @pytest.mark.parametrize("owner", [None, OWNER | {"controller": False}])
@@ -321,9 +327,11 @@ def test_the_release_removes_conditions_annotations_and_label() -> None:
     actions = plan.release(settled())
     assert isinstance(actions[0], SetConditions)
     assert actions[0].entries == ()
-    assert isinstance(actions[1], Annotate)
-    assert not actions[1].annotations
-    assert isinstance(actions[2], Merge)
+    assert isinstance(actions[1], Merge)
+    noted = deployment(notes=dict.fromkeys((annotations.SERVICE, *annotations.EARLIER_STATE), "x"))
+    (merge,) = plan.release(noted)
+    assert isinstance(merge, Merge)
+    assert merge.patch["metadata"]["annotations"].keys() == {annotations.SERVICE, *annotations.EARLIER_STATE}
     bare = deployment()
     del bare["metadata"]["labels"]
     assert plan.release(bare) == ()
@@ -341,18 +349,19 @@ def test_the_release_removes_conditions_annotations_and_label() -> None:
 def test_ready_with_url_revision_and_generation() -> None:
     state = observed(service=live())
     assert ready(state).status == "True"
-    assert notes_of(state) == {
-        annotations.URL: "http://iris.default.example.com",
-        annotations.READY_REVISION: "iris-00001",
-        annotations.PROMOTED: "iris-00001",
-        annotations.OBSERVED_GENERATION: "5",  # writing it makes the generation 5 of 4
-    }
+    assert recorded(state) == State(
+        observed_generation=4,
+        url="http://iris.default.example.com",
+        revision="iris-00001",
+        promoted="iris-00001",
+        template=plan.template_digest(WANTED),
+    )
 
 
 def test_before_knative_has_a_url_none_is_noted() -> None:
     service = live("Unknown")
     del service["status"]["url"]
-    assert annotations.URL not in notes_of(observed(service=service))
+    assert recorded(observed(service=service)).url == ""
 
 
 def test_nothing_is_said_twice() -> None:
@@ -364,14 +373,36 @@ def test_a_generation_without_a_relevant_change_is_observed_as_well() -> None:
     later = settled()
     later["metadata"]["generation"] += 1
     generation = later["metadata"]["generation"]
-    assert notes_of(observed(later, live()))[annotations.OBSERVED_GENERATION] == str(generation + 1)
+    assert recorded(observed(later, live())).observed_generation == generation
 
 
-def test_good_news_comes_after_the_annotations_and_bad_news_before() -> None:
-    good = plan.status_writes(observed(service=live()), NOW)
-    bad = plan.status_writes(observed(service=live("False")), NOW)
-    assert [type(action) for action in good] == [Annotate, SetConditions]
-    assert [type(action) for action in bad] == [SetConditions, Annotate]
+def test_all_that_is_known_is_one_write() -> None:
+    for service in (live(), live("False"), live("Unknown")):
+        assert [type(action) for action in plan.status_writes(observed(service=service), NOW)] == [SetConditions]
+
+
+def test_what_an_earlier_build_noted_in_annotations_is_recorded_and_then_removed() -> None:
+    values = {
+        "url": "http://iris.default.example.com", "ready-revision": "iris-00002", "model-size": str(2**31),
+        "promoted": "iris-00002", "previous": "iris-00001", "observed-generation": "4",
+    }  # fmt: skip
+    noted = {f"kubectl-serve.dev/{key}": value for key, value in values.items()}
+    before = observed(deployment(notes=noted), live(latest="iris-00002", serving="iris-00002"))
+    assert plan.preparation(before, Apply(WANTED, "", "s-1"), NOW) is None
+    write, *_, removal = plan.status_writes(before, NOW)
+    assert isinstance(write, SetConditions)
+    assert recorded(before) == State(
+        4,
+        "http://iris.default.example.com",
+        "iris-00002",
+        2**31,
+        "iris-00002",
+        "iris-00001",
+        plan.template_digest(WANTED),
+    )
+    assert removal == Merge({"metadata": {"annotations": dict.fromkeys(noted)}}, "upgrade")
+    after = observed(deployment(conditions=write.entries), before.service)
+    assert not [action for action in plan.status_writes(after, NOW) if not isinstance(action, SetMinimum)]
 
 
 def test_the_time_of_transition_stays_while_the_status_does() -> None:
@@ -388,6 +419,7 @@ def test_the_time_of_transition_stays_while_the_status_does() -> None:
         a for a in plan.status_writes(observed(before, live("False")), later) if isinstance(a, SetConditions)
     )
     times = {entry["type"]: entry["lastTransitionTime"] for entry in conditions.entries}
+    assert times.pop(CONDITION_STATE) == "2026-01-01T12:00:00Z"
     assert times == {CONDITION_READY: "2026-01-01T13:00:00Z", CONDITION_MODEL_LOADED: "2026-01-01T12:00:00Z"}
 
 
@@ -501,27 +533,85 @@ def test_a_deleted_previous_revision_gets_no_traffic() -> None:
     gone["status"]["conditions"].append(
         {"type": "RoutesReady", "status": "False", "reason": "RevisionMissing", "message": said}
     )
-    noted = {annotations.PROMOTED: "iris-00003", annotations.PREVIOUS: "iris-00001"}
-    assert annotations.PREVIOUS not in notes_of(observed(deployment(notes=noted), gone))
+    known = {"promoted": "iris-00003", "previous": "iris-00001"}
+    assert recorded(observed(deployment(state=known), gone)).previous == ""
     there = live(latest="iris-00003", serving="iris-00003")
-    assert notes_of(observed(deployment(notes=noted), there))[annotations.PREVIOUS] == "iris-00001"
+    assert recorded(observed(deployment(state=known), there)).previous == "iris-00001"
     # What has most of the traffic is another matter: all of it would go to the canary.
-    noted = {annotations.PROMOTED: "iris-00001", annotations.CANARY: "10%"}
-    assert notes_of(observed(deployment(notes=noted), gone))[annotations.PROMOTED] == "iris-00001"
+    canary = deployment(notes={annotations.CANARY: "10%"}, state={"promoted": "iris-00001"})
+    assert recorded(observed(canary, gone)).promoted == "iris-00001"
 
 
-def test_ready_is_said_once_knative_leads_to_the_revisions_as_it_is_noted() -> None:
-    """The tag of the one before changes the Knative Service, which is then not ready for a moment."""
+def changed(image: str = "server:2", traffic: Any = None) -> Any:
+    made = copy.deepcopy(WANTED)
+    made["spec"]["template"]["spec"]["containers"] = [{"image": image}]
+    return made | {"spec": made["spec"] | ({"traffic": traffic} if traffic else {})}
+
+
+def prepared(before: Any, service: Any, wanted: Any) -> Any:
+    """The Deployment as it is when its Knative Service is applied."""
+    state = observed(before, service, verdict=Verdict(service=wanted))
+    first = plan.preparation(state, Apply(wanted, "", "s-1"), NOW)
+    assert isinstance(first, SetConditions)
+    return before | {"status": {"conditions": list(first.entries)}}
+
+
+def test_an_update_makes_the_promoted_revision_the_previous_one_in_the_same_change() -> None:
+    """A tag that moves when the new revision answers would make Knative's Route unready once more."""
+    known = {"promoted": "iris-00002", "previous": "iris-00001", "template": plan.template_digest(WANTED)}
+    before = deployment(state=known)
+    before["metadata"]["generation"] += 1
+    now = live(latest="iris-00002", serving="iris-00002")
+    after = prepared(before, now, changed())
+    state = model_state.read(after)
+    assert (state.promoted, state.previous, state.observed_generation) == ("", "iris-00002", 5)
+    rolling = live("Unknown", latest="iris-00003", serving="iris-00002")
+    verdict = Verdict(service=changed())
+    on_its_way = recorded(observed(after, rolling, verdict=verdict))
+    assert (on_its_way.promoted, on_its_way.previous) == ("", "iris-00002")
+    there = observed(after, live(latest="iris-00003", serving="iris-00003"), verdict=verdict)
+    assert ready(there).status == "True", "without another change"
+    assert (recorded(there).promoted, recorded(there).previous) == ("iris-00003", "iris-00002")
+
+
+def test_after_a_revision_that_failed_the_one_that_still_serves_is_the_previous_one() -> None:
+    after = deployment(state={"previous": "iris-00001", "template": plan.template_digest(WANTED)})
+    failed = live("False", latest="iris-00002", serving="iris-00001")
+    mended = prepared(after, failed, changed())
+    assert (model_state.read(mended).promoted, model_state.read(mended).previous) == ("", "iris-00001")
+    there = observed(mended, live(latest="iris-00003", serving="iris-00003"), verdict=Verdict(service=changed()))
+    assert (recorded(there).promoted, recorded(there).previous) == ("iris-00003", "iris-00001")
+
+
+def test_a_change_that_knative_refuses_is_prepared_once() -> None:
+    known = {"promoted": "iris-00001", "template": plan.template_digest(WANTED)}
+    state = observed(prepared(deployment(state=known), live(), changed()), live(), verdict=Verdict(service=changed()))
+    refused = replace(state, fault=Condition(CONDITION_READY, "False", "NotAccepted", "no"))
+    said = deployment(conditions=conditions_entries(refused))
+    again = observed(said, live(), verdict=Verdict(service=changed()))
+    assert plan.preparation(again, Apply(changed(), "", "s-1"), NOW) is None
+
+
+def test_a_promotion_moves_the_traffic_in_one_change() -> None:
+    known = {"promoted": "iris-00001", "template": plan.template_digest(WANTED)}
+    after = prepared(deployment(state=known), live(latest="iris-00002", serving="iris-00002"), WANTED)
+    assert (model_state.read(after).promoted, model_state.read(after).previous) == ("", "iris-00001")
+
+
+def test_a_correction_moves_no_traffic() -> None:
+    known = {"promoted": "iris-00001", "previous": "iris-00000", "template": plan.template_digest(WANTED)}
+    assert plan.preparation(observed(deployment(state=known), live()), Apply(WANTED, "", "s-1"), NOW) is None
+
+
+def test_what_was_not_prepared_is_set_right_before_ready() -> None:
+    """Such as a revision that was on its way during an upgrade: its tag changes the Knative Service once more."""
     newest = live(latest="iris-00002", serving="iris-00002")
-    actions = plan.status_writes(observed(deployment(notes={annotations.PROMOTED: "iris-00001"}), newest), NOW)
-    *minimums, write = actions
-    assert isinstance(write, Annotate)
-    assert write.annotations[annotations.PROMOTED] == "iris-00002"
-    assert write.annotations[annotations.PREVIOUS] == "iris-00001"
-    again = observed(deployment(notes=dict(write.annotations)), newest)
+    moving = observed(deployment(state={"promoted": "iris-00001"}), newest)
+    assert ready(moving).status == "Unknown"
+    assert (recorded(moving).promoted, recorded(moving).previous) == ("iris-00002", "iris-00001")
+    again = observed(deployment(conditions=conditions_entries(moving)), newest)
     assert ready(again).status == "True"
-    # The tag would make Knative keep the minimum of the one before, so it loses that first.
-    assert SetMinimum("s-1", "iris-00001", "0") in minimums
+    assert SetMinimum("s-1", "iris-00001", "0") in plan.status_writes(again, NOW)
 
 
 def test_a_rollback_keeps_the_traffic_until_the_revision_has_a_pod() -> None:
@@ -549,11 +639,11 @@ def test_a_rollback_keeps_the_traffic_until_the_revision_has_a_pod() -> None:
 
 
 def test_a_minimum_is_set_once() -> None:
-    noted = {annotations.PROMOTED: "iris-00002", annotations.PREVIOUS: "iris-00001"}
+    known_revisions = {"promoted": "iris-00002", "previous": "iris-00001"}
     newest = live(latest="iris-00002", serving="iris-00002")
 
     def minimums(known: Any) -> list[SetMinimum]:
-        state = observed(deployment(notes=noted), newest, minimums=known)
+        state = observed(deployment(state=known_revisions), newest, minimums=known)
         return [each for each in plan.status_writes(state, NOW) if isinstance(each, SetMinimum)]
 
     first = minimums({})
@@ -562,15 +652,15 @@ def test_a_minimum_is_set_once() -> None:
     assert minimums({("s-0", each.revision): each.minimum for each in first}) == first, "of a deleted Knative Service"
 
 
-def test_only_a_new_knative_service_invalidates_the_annotations_of_revisions() -> None:
-    noted = deployment(notes={annotations.PROMOTED: "iris-00003", annotations.URL: "http://iris"})
-    state = observed(noted)
+def test_only_a_new_knative_service_forgets_the_revisions() -> None:
+    state = observed(deployment(state={"promoted": "iris-00003", "url": "http://iris"}))
     assert plan.preparation(state, Apply(EXTRA, ""), NOW) is None
     assert plan.preparation(state, Apply(WANTED, "", "s-1"), NOW) is None
     assert plan.preparation(observed(), Apply(WANTED, ""), NOW) is None
-    merge = plan.preparation(state, Apply(WANTED, ""), NOW)
-    assert isinstance(merge, Merge)
-    assert merge.patch == {"metadata": {"annotations": {annotations.PROMOTED: None}}}
+    first = plan.preparation(state, Apply(WANTED, ""), NOW)
+    assert isinstance(first, SetConditions)
+    after = model_state.read({"status": {"conditions": first.entries}})
+    assert (after.promoted, after.url) == ("", "http://iris")
 
 
 def test_only_a_knative_service_that_changes_with_its_deployment_takes_ready_back() -> None:
@@ -584,6 +674,7 @@ def test_only_a_knative_service_that_changes_with_its_deployment_takes_ready_bac
     assert [(entry["reason"], entry["status"]) for entry in said.entries] == [
         ("Loaded", "True"),
         ("Progressing", "Unknown"),
+        ("ObservedGeneration5", "True"),
     ]
     assert said.events == ()
     taken_back = deployment(conditions=said.entries)
@@ -650,13 +741,12 @@ def test_a_stored_deployment_that_cannot_be_rendered_says_why_and_is_not_parked(
 
 def test_annotations_that_are_refused_later_are_reported_while_the_model_answers() -> None:
     refused = Verdict(problems=(diagnostic("Parked", "spec"),))
-    noted = {annotations.CANARY: "often", annotations.PROMOTED: "iris-00001"}
-    state = observed(deployment(notes=noted), live(), verdict=refused)
+    often = deployment(notes={annotations.CANARY: "often"}, state={"promoted": "iris-00001"})
+    state = observed(often, live(), verdict=refused)
     mapping = EXTRA | {"metadata": EXTRA["metadata"] | {"ownerReferences": [OWNER]}}
     state = replace(state, live={identity(mapping): mapping, **state.live}, pods=[loader_pod(0, "Loaded")])
     assert (loaded(state).reason, ready(state).reason) == ("Loaded", "Parked")
-    notes = notes_of(state)
-    assert (notes[annotations.URL], notes[annotations.PROMOTED]) == ("http://iris.default.example.com", "iris-00001")
+    assert (recorded(state).url, recorded(state).promoted) == ("http://iris.default.example.com", "iris-00001")
 
 
 def test_what_was_scaled_past_the_webhook_is_parked_again() -> None:
@@ -702,7 +792,7 @@ def test_a_model_with_a_host_name_of_its_own_is_ready_under_it() -> None:
     state = with_domain(mapped("True"))
     assert ready(state).status == "True"
     assert "https://iris.example.com" in ready(state).message
-    assert notes_of(state)[annotations.URL] == "https://iris.example.com"
+    assert recorded(state).url == "https://iris.example.com"
 
 
 @pytest.mark.parametrize(
@@ -720,8 +810,8 @@ def test_until_its_host_name_answers_a_model_is_not_ready_and_has_knatives_url(
 ) -> None:
     state = with_domain(mapping)
     assert (ready(state).status, ready(state).reason) == (status, reason)
-    assert notes_of(state)[annotations.URL] == "http://iris.default.example.com"
-    assert notes_of(state)[annotations.PROMOTED] == "iris-00001", "the traffic does not wait for a host name"
+    assert recorded(state).url == "http://iris.default.example.com"
+    assert recorded(state).promoted == "iris-00001", "the traffic does not wait for a host name"
 
 
 def test_a_host_name_that_answers_makes_no_model_ready() -> None:
@@ -733,7 +823,7 @@ def test_without_a_host_name_the_reason_and_knatives_url_are_reported() -> None:
     fault = Condition(CONDITION_READY, "False", "NotAccepted", "no")
     state = replace(observed(service=live(), verdict=Verdict(service=WANTED, extras=(EXTRA,))), fault=fault)
     assert ready(state) == fault
-    assert notes_of(state)[annotations.URL] == "http://iris.default.example.com"
+    assert recorded(state).url == "http://iris.default.example.com"
 
 
 def test_knatives_own_words_are_kept_where_it_knows_why_a_host_name_fails() -> None:
@@ -748,7 +838,7 @@ def test_a_deployment_that_runs_its_pods_itself_is_ready_with_all_of_them() -> N
     assert loaded(waiting).reason == "NotNeeded"
     there = deployment(replicas=2, observedGeneration=4, updatedReplicas=2, availableReplicas=2)
     assert ready(Observed(there, plain)).status == "True"
-    assert notes_of(Observed(there, plain))[annotations.URL] == "http://iris.default.svc"
+    assert recorded(Observed(there, plain)).url == "http://iris.default.svc"
 
 
 def test_in_deployment_mode_the_reason_for_not_serving_is_reported() -> None:
@@ -821,23 +911,23 @@ def test_the_service_of_the_previous_knative_service_is_no_conflict() -> None:
 @pytest.mark.parametrize(
     ("pod", "line", "noted"),
     [
-        pytest.param(("Loaded", 3 * 2**30), {}, str(3 * 2**30), id="loaded"),
-        pytest.param(("Loaded", 2**30), {}, str(2**30), id="just large enough"),
+        pytest.param(("Loaded", 3 * 2**30), {}, 3 * 2**30, id="loaded"),
+        pytest.param(("Loaded", 2**30), {}, 2**30, id="just large enough"),
         pytest.param(("Loaded", 2**30 - 1), {}, None, id="too small to matter"),
-        pytest.param(None, {"event": "plan", "bytes": 2**31}, str(2**31), id="planned"),
-        pytest.param(None, {"event": "progress", "bytes": 1, "total": 2**31}, str(2**31), id="under way"),
-        pytest.param(None, {"event": "progress", "bytes": 2**31, "total": -1}, "7", id="unknown: what is known stays"),
+        pytest.param(None, {"event": "plan", "bytes": 2**31}, 2**31, id="planned"),
+        pytest.param(None, {"event": "progress", "bytes": 1, "total": 2**31}, 2**31, id="under way"),
+        pytest.param(None, {"event": "progress", "bytes": 2**31, "total": -1}, 7, id="unknown: what is known stays"),
     ],
 )
-def test_the_size_of_a_large_model_is_noted(pod: Any, line: Any, noted: str | None) -> None:
+def test_the_size_of_a_large_model_is_noted(pod: Any, line: Any, noted: int | None) -> None:
     own = loader_pod(None if pod is None else 0, "Loaded")
     if pod is not None:
         message = json.dumps({"code": pod[0], "bytes": pod[1]})
         own["status"]["initContainerStatuses"][0]["state"]["terminated"]["message"] = message
-    noted_before = deployment(notes={annotations.MODEL_SIZE: "7"})
+    noted_before = deployment(state={"model_bytes": 7})
     state = observed(noted_before, live("Unknown"), pods=[own], outputs={"a": loader_protocol.from_object(line)})
-    assert notes_of(state).get(annotations.MODEL_SIZE) == noted
-    assert notes_of(state)[annotations.URL] == "http://iris.default.example.com"
+    assert recorded(state).model_bytes == noted
+    assert recorded(state).url == "http://iris.default.example.com"
 
 
 # The name.
@@ -846,13 +936,14 @@ def test_the_size_of_a_large_model_is_noted(pod: Any, line: Any, noted: str | No
 def test_the_name_that_was_chosen_is_noted_on_the_deployment() -> None:
     renamed = copy.deepcopy(WANTED)
     renamed["metadata"]["name"] = "iris-model"
-    notes = notes_of(Observed(deployment(), Verdict(service=renamed, name="iris-model")))
-    assert notes[annotations.SERVICE] == "iris-model"
+    actions = plan.status_writes(Observed(deployment(), Verdict(service=renamed, name="iris-model")), NOW)
+    assert actions == (Merge({"metadata": {"annotations": {annotations.SERVICE: "iris-model"}}}, "name"),)
 
 
 def test_a_noted_name_is_removed_when_the_deployments_own_name_is_used_again() -> None:
     noted = deployment(notes={annotations.SERVICE: "iris-model"})
-    assert annotations.SERVICE not in notes_of(Observed(noted, Verdict(service=WANTED, name="iris")))
+    actions = plan.status_writes(Observed(noted, Verdict(service=WANTED, name="iris")), NOW)
+    assert actions == (Merge({"metadata": {"annotations": {annotations.SERVICE: None}}}, "name"),)
 
 
 def test_a_knative_service_goes_once_the_one_with_the_new_name_answers() -> None:

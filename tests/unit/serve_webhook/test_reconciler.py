@@ -11,6 +11,8 @@ import pytest
 
 from serve_core.admission.decide import judge, render_stored
 from serve_core.api import annotations
+from serve_core.api import state as model_state
+from serve_core.api.state import State
 from serve_core.base.constants import CONDITION_MODEL_LOADED, CONDITION_READY, DEPLOYMENT_LABEL, FIELD_MANAGER
 from serve_core.context.cluster import ClusterContext, LoaderConfig
 from serve_core.context.services import ServiceSummary
@@ -39,6 +41,7 @@ from serve_webhook.reconcile.events import Recorder
 from serve_webhook.reconcile.reconciler import Reconciler
 from support.fake_api import Clock, MemoryApi
 from support.istio_installation import installation
+from support.recorded_state import with_state
 from support.replica_sets import of_revision
 from support.waiting import until
 
@@ -132,10 +135,11 @@ def knative_makes_it_ready(api: MemoryApi) -> None:
 
 
 def settled(api: MemoryApi) -> bool:
-    metadata = deployment(api)["metadata"]
-    return ready(api) == "Ready" and metadata["annotations"].get(annotations.OBSERVED_GENERATION) == str(
-        metadata["generation"]
-    )
+    return ready(api) == "Ready" and model_state.is_current(deployment(api))
+
+
+def recorded(api: MemoryApi) -> State:
+    return model_state.read(deployment(api))
 
 
 async def test_from_an_annotated_deployment_to_ready(api: MemoryApi, clock: Clock) -> None:
@@ -146,7 +150,7 @@ async def test_from_an_annotated_deployment_to_ready(api: MemoryApi, clock: Cloc
         assert owner["uid"] == deployment(api)["metadata"]["uid"]
         knative_makes_it_ready(api)
         await until(lambda: settled(api))
-    assert deployment(api)["metadata"]["annotations"][annotations.URL] == "http://iris.default.example.com"
+    assert recorded(api).url == "http://iris.default.example.com"
     assert {found["reason"] for where, found in api.objects.items() if where[0] == "events"} == {"Loaded", "Ready"}
 
 
@@ -195,20 +199,20 @@ async def test_ready_is_taken_back_before_the_knative_service_changes(
 async def test_a_new_knative_service_does_not_route_to_the_revisions_of_the_deleted_one(
     api: MemoryApi, clock: Clock
 ) -> None:
-    noted = {annotations.PREVIOUS: "iris-00002", annotations.PROMOTED: "iris-00003", annotations.CANARY: "20%"}
-    api.put(DEPLOYMENTS, served(**noted, **{annotations.READY_REVISION: "iris-00003", annotations.MODEL_SIZE: "7"}))
+    known: Any = {"previous": "iris-00002", "promoted": "iris-00003", "revision": "iris-00003", "model_bytes": 7}
+    api.put(DEPLOYMENTS, with_state(served(**{annotations.CANARY: "20%"}), 1, **known))
     async with running(api, clock):
         await until(lambda: service(api))
         assert "traffic" not in service(api)["spec"]
         knative_makes_it_ready(api)
-        await until(lambda: annotations.PROMOTED in deployment(api)["metadata"]["annotations"])
+        await until(lambda: recorded(api).promoted)
         await until(lambda: "traffic" in service(api)["spec"])
         # It is deleted by hand, and created again.
         api.remove(KNATIVE_SERVICES, "default", "iris")
         await until(lambda: service(api) and "traffic" not in service(api)["spec"])
-    notes = deployment(api)["metadata"]["annotations"]
-    assert not {annotations.PREVIOUS, annotations.PROMOTED, annotations.READY_REVISION} & notes.keys()
-    assert notes[annotations.MODEL_SIZE] == "7", "the model is the same"
+    state = recorded(api)
+    assert (state.previous, state.promoted, state.revision) == ("", "", "")
+    assert state.model_bytes == 7, "the model is the same"
 
 
 def put_revision(api: MemoryApi, name: str, of: str = "iris") -> None:
@@ -474,7 +478,7 @@ async def test_an_annotation_that_another_manager_has_set_as_well_is_removed(api
     async with running(api, clock):
         await until(lambda: service(api) and ready(api))
         left = deployment(api)
-        left["metadata"]["annotations"] = {annotations.URL: "http://theirs", annotations.PREVIOUS: "iris-00001"}
+        left["metadata"]["annotations"] = dict.fromkeys((annotations.SERVICE, *annotations.EARLIER_STATE), "theirs")
         left["metadata"]["labels"] = {"kubectl-serve.dev/served": "true"}
         api.put(
             DEPLOYMENTS, left | {"status": {"observedGeneration": 99, "updatedReplicas": 9, "availableReplicas": 9}}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from serve_core.api.annotations import HANDOVER, NOTED
+from serve_core.api.annotations import EARLIER_STATE, HANDOVER, SERVICE
 from serve_core.base.constants import CONDITION_READY, DEPLOYMENT_LABEL, NEVER_JUDGED, SERVED_LABEL, SERVER_USERNAME
 from serve_core.base.json import JsonObject
 from serve_core.knative.traffic import MIN_SCALE
@@ -59,7 +59,7 @@ def test_a_policy_holds_for_the_server_alone_and_always() -> None:
 
 def test_what_the_policies_name_is_what_the_code_names() -> None:
     text = FILE.read_text()
-    for name in (HANDOVER, *NOTED, *GUARDED, *NEVER_JUDGED):
+    for name in (HANDOVER, SERVICE, *EARLIER_STATE, *GUARDED, *NEVER_JUDGED):
         assert f'"{name}"' in text
 
 
@@ -167,8 +167,7 @@ def make(at: str, manifest: JsonObject, operation: str = "CREATE", old: JsonObje
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("metadata/annotations/kubectl-serve.dev~url", "http://iris"),
-        ("metadata/annotations/kubectl-serve.dev~handover", "to-knative"),
+        ("metadata/annotations/kubectl-serve.dev~service", "iris-model"),
         ("metadata/labels/kubectl-serve.dev~served", None),
         ("metadata/resourceVersion", "2"),
         ("spec/replicas", 0),
@@ -193,6 +192,8 @@ BEYOND_A_DEPLOYMENT = [
     ("metadata/annotations/kubectl-serve.dev~model", None),
     ("metadata/annotations/kubectl-serve.dev~completed-with", "{}"),
     ("metadata/annotations/kubectl-serve.dev~replicas", "50"),
+    ("metadata/annotations/kubectl-serve.dev~handover", "to-knative"),
+    ("metadata/annotations/kubectl-serve.dev~promoted", "iris-00001"),
     ("metadata/annotations/note", None),
     ("metadata/annotations/argocd.argoproj.io~sync-options", "x"),
     ("metadata/labels/team", "other"),
@@ -209,6 +210,12 @@ BEYOND_A_DEPLOYMENT = [
 def test_of_a_served_deployment_the_server_changes_nothing_else(path: str, value: Any) -> None:
     for resource in ("deployments", "deployments/status"):
         assert update(changed(DEPLOYMENT, path, value), DEPLOYMENT, resource), resource
+
+
+def test_the_server_removes_its_own_annotations() -> None:
+    for key in (HANDOVER, SERVICE, *EARLIER_STATE):
+        noted = changed(DEPLOYMENT, f"metadata/annotations/{key.replace('/', '~')}", "x")
+        assert update(DEPLOYMENT, noted) == []
 
 
 def test_what_is_paused_by_others_is_not_the_servers_to_pause() -> None:

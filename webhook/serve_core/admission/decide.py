@@ -11,6 +11,7 @@ from typing import NamedTuple
 from serve_core.admission import policy_defaults, shape, steps
 from serve_core.admission.completion import completion_record
 from serve_core.admission.working_set import Admission
+from serve_core.api import state
 from serve_core.api.annotations import COMPLETED_WITH, MODEL
 from serve_core.base.constants import PREFIX
 from serve_core.base.json import JsonObject, value_at
@@ -141,6 +142,7 @@ def render_stored(deployment: JsonObject, context: ClusterContext) -> Verdict:
     if problems := shape.faults(deployment):
         return Verdict(problems=problems)
     admission = Admission.of(deployment, context)
+    admission.state = state.read(deployment)
     steps.read_annotations(admission)
     if admission.findings.problems or not admission.is_served:
         return Verdict(problems=tuple(admission.findings.problems))

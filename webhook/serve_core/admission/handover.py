@@ -1,6 +1,7 @@
 """Parking a Deployment, and the handover of its traffic without an outage.
 
-A served Deployment is parked: it has no replicas of its own, and an annotation keeps the user's number. A Deployment
+A served Deployment is parked: it has no replicas of its own, and an annotation keeps the user's number. It is not
+paused: Argo CD would report it as Suspended. A Deployment
 that is running when it is first annotated, or that leaves mode ``deployment``, is handed over: it is paused, and its
 pods serve until the Knative Service is ready. Removing the model annotation, or choosing mode ``deployment``, does the
 reverse: first the pods start, then the Knative Service is deleted.
@@ -8,7 +9,7 @@ reverse: first the pods start, then the Knative Service is deleted.
 
 from typing import Any
 
-from serve_core.api.annotations import HANDOVER, REPLICAS, is_current
+from serve_core.api.annotations import HANDOVER, REPLICAS
 from serve_core.base.json import JsonObject
 from serve_core.base.workload import Workload
 
@@ -69,14 +70,11 @@ def is_back(deployment: JsonObject) -> bool:
 
     The rule of ``kubectl rollout status``: while there are pods of an earlier template, those may be serving.
     """
-    generation = deployment["metadata"].get("generation", 0)
-    if is_current(deployment):
-        generation -= 1  # the reconciler's annotation made this generation; the controller has nothing to do for it
     status: dict[str, Any] = deployment.get("status") or {}
     wanted = Workload(deployment).spec.get("replicas", 1)
     updated = status.get("updatedReplicas", 0)
     return bool(
-        status.get("observedGeneration", 0) >= generation
+        status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 0)
         and updated >= max(wanted, status.get("replicas", 0))
         and status.get("availableReplicas", 0) >= wanted
     )

@@ -7,6 +7,7 @@ from typing import Any
 from serve_core.admission.completion.complete import PROGRESS_DEADLINE_DEFAULT
 from serve_core.api.annotations import METRIC, SCALE, TARGET, TIMEOUT, VISIBILITY, WINDOW, path_of
 from serve_core.api.serving_spec import ServingSpec
+from serve_core.api.state import State
 from serve_core.base.constants import DEPLOYMENT_LABEL, LOADER_CONTAINER, PREFIX, SERVED_LABEL
 from serve_core.base.findings import Findings
 from serve_core.base.json import JsonObject, value_at
@@ -60,7 +61,7 @@ _TEMPLATE_METADATA = frozenset({"labels", "annotations", "creationTimestamp"})
 
 
 def render(
-    workload: Workload, spec: ServingSpec, context: ClusterContext, findings: Findings
+    workload: Workload, spec: ServingSpec, state: State, context: ClusterContext, findings: Findings
 ) -> tuple[JsonObject, frozenset[FeatureNeed]]:
     """The Knative Service of a completed Deployment, and the feature flags of Knative that it needs."""
     name = service_name(workload.manifest)
@@ -89,7 +90,7 @@ def render(
             }
         },
     }
-    if traffic := targets(spec, workload.annotations, workload.template_annotations):
+    if traffic := targets(spec, state, workload.template_annotations):
         service["spec"]["traffic"] = traffic
     if workload.namespace:
         service["metadata"]["namespace"] = workload.namespace

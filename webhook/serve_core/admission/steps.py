@@ -10,7 +10,17 @@ from serve_core.admission import deployment_mode, handover, neighbours, policy_d
 from serve_core.admission.completion import complete, completion_record, reserved
 from serve_core.admission.working_set import Admission
 from serve_core.api import annotations, serving_spec
-from serve_core.api.annotations import COMPLETED_WITH, FILLED, HANDOVER, MODEL, PORT, SCALE, SERVICE, path_of
+from serve_core.api.annotations import (
+    COMPLETED_WITH,
+    EARLIER_STATE,
+    FILLED,
+    HANDOVER,
+    MODEL,
+    PORT,
+    SCALE,
+    SERVICE,
+    path_of,
+)
 from serve_core.base import bounds, overlay
 from serve_core.base.constants import SERVED_LABEL
 from serve_core.base.overlay import FieldRecord
@@ -49,7 +59,7 @@ def restore_server_annotations(admission: Admission) -> None:
     counts = {**stored, COMPLETED_WITH: record}
     if handover.is_paused_by_us(admission.deployment) and stored.get(HANDOVER) != handover.TO_KNATIVE:
         del admission.deployment["spec"]["paused"]
-    protected = (COMPLETED_WITH, HANDOVER, *annotations.NOTED)
+    protected = (COMPLETED_WITH, HANDOVER, SERVICE, *EARLIER_STATE)
     kept = {key: value for key, value in written.items() if key not in protected}
     kept |= {key: value for key in protected if (value := counts.get(key)) is not None}
     if kept or written:
@@ -102,7 +112,8 @@ def require_completion(admission: Admission) -> None:
 def give_back(admission: Admission) -> None:
     """Restore a Deployment that was served as its user wrote it."""
     deployment, workload = admission.deployment, admission.workload
-    state = [annotation.key for annotation in annotations.STATE if annotation.key in workload.annotations]
+    written = (*(annotation.key for annotation in annotations.STATE), *EARLIER_STATE)
+    state = [key for key in written if key in workload.annotations]
     if not state and SERVED_LABEL not in workload.labels:
         return
     # The selector cannot be changed, and the template's labels must satisfy it.
@@ -159,7 +170,7 @@ def keep_replicas(admission: Admission) -> None:
 
 def size_model(admission: Admission) -> None:
     """Find the size of the model, for the download's deadline and the storage."""
-    size = completion_record.size(admission.workload, admission.spec, admission.previous)
+    size = completion_record.size(admission.workload, admission.spec, admission.previous, admission.state)
     admission.spec = replace(admission.spec, size=size)
 
 
@@ -298,7 +309,7 @@ def render_knative_service(admission: Admission) -> None:
     """Mode ``knative``: render the Knative Service, and the DomainMapping of a host name."""
     if admission.by_knative:
         admission.service, admission.feature_needs = service.render(
-            admission.workload, admission.spec, admission.context, admission.findings
+            admission.workload, admission.spec, admission.state, admission.context, admission.findings
         )
         admission.extras += domain_mapping.mapping(admission.service, admission.spec)
 

@@ -6,8 +6,10 @@ from functools import cached_property
 from typing import Any
 
 from serve_core.admission import shape
+from serve_core.api import state as model_state
 from serve_core.api.annotations import DEPLOYMENT, MODE, MODEL
 from serve_core.api.serving_spec import ServingSpec
+from serve_core.api.state import State
 from serve_core.base import overlay
 from serve_core.base.findings import Findings
 from serve_core.base.json import JsonObject
@@ -30,6 +32,8 @@ class Admission:
     context: ClusterContext
     previous: JsonObject | None = None
     """What the API server stores before an update."""
+    state: State = field(default_factory=State)
+    """What the reconciler has recorded on the stored Deployment, if that is served."""
     recorded: FieldRecord = field(default_factory=dict)
     """The fields that an earlier admission set and that are still as it set them."""
     filled: FieldRecord = field(default_factory=dict)
@@ -65,7 +69,9 @@ class Admission:
         for owner, key in places:
             if isinstance(owner.get(key), dict):
                 owner[key] = {**owner[key]}
-        return cls(copy, context, shape.readable(previous))
+        stored = shape.readable(previous)
+        is_served = stored is not None and MODEL in Workload(stored).annotations
+        return cls(copy, context, stored, model_state.read(stored) if is_served else State())
 
     @cached_property
     def workload(self) -> Workload:

@@ -11,8 +11,6 @@ from typing import Any
 from serve_core.api import annotation_values as values
 from serve_core.api import models
 from serve_core.base.constants import PREFIX
-from serve_core.base.json import JsonObject
-from serve_core.base.workload import Workload
 from serve_core.syntax.object_name import LABEL, SUBDOMAIN
 
 PROTOCOLS = ("v1", "v2", "openai", "grpc-v2")
@@ -309,18 +307,6 @@ STATE: tuple[Annotation, ...] = (
         "a name",
         "Name of the Knative Service if the Deployment's name was in use; in mode deployment, of the Service.",
     ),
-    Annotation("url", "a URL", "URL of the model."),
-    Annotation("ready-revision", "a name", "The latest ready revision."),
-    Annotation(
-        "model-size",
-        "bytes",
-        "Size of the latest model as its loader reported it, if at least 1 GiB. Default size of the next model.",
-    ),
-    Annotation("promoted", "the name of a revision", "The last revision that got all the traffic."),
-    Annotation(
-        "previous", "the name of a revision", "The revision promoted before that, reachable under the tag previous."
-    ),
-    Annotation("observed-generation", "a number", "Generation of the Deployment that the conditions describe."),
 )
 
 MODEL = PREFIX + "model"
@@ -362,23 +348,17 @@ HANDOVER = PREFIX + "handover"
 FILLED = PREFIX + "filled"
 COMPLETED_WITH = PREFIX + "completed-with"
 SERVICE = PREFIX + "service"
-URL = PREFIX + "url"
-READY_REVISION = PREFIX + "ready-revision"
-MODEL_SIZE = PREFIX + "model-size"
-PROMOTED = PREFIX + "promoted"
-PREVIOUS = PREFIX + "previous"
-OBSERVED_GENERATION = PREFIX + "observed-generation"
 
-NOTED = (SERVICE, URL, READY_REVISION, MODEL_SIZE, PROMOTED, PREVIOUS, OBSERVED_GENERATION)
-"""Written by the reconciler on a served Deployment."""
-OF_REVISIONS = (READY_REVISION, PROMOTED, PREVIOUS)
-"""Those about revisions of one Knative Service; a new Knative Service starts without them."""
-
-
-def is_current(deployment: JsonObject) -> bool:
-    """Whether the reconciler's annotations and conditions are about the Deployment's present generation."""
-    workload = Workload(deployment)
-    return workload.annotations.get(OBSERVED_GENERATION) == str(workload.metadata.get("generation"))
+EARLIER_STATE = {
+    PREFIX + "url": "url",
+    PREFIX + "ready-revision": "revision",
+    PREFIX + "model-size": "modelBytes",
+    PREFIX + "promoted": "promoted",
+    PREFIX + "previous": "previous",
+    PREFIX + "observed-generation": "observedGeneration",
+}
+"""The annotations in which earlier builds recorded the state (:mod:`serve_core.api.state`), each with its field. The
+reconciler reads them once and removes them."""
 
 
 def path_of(key: str) -> str:

@@ -24,6 +24,7 @@ from serve_core.api.annotations import (
     DEPLOYMENT,
     DIGEST,
     DOMAIN,
+    EARLIER_STATE,
     FILES,
     KNATIVE,
     MAX_LENGTH,
@@ -120,7 +121,7 @@ class ServingSpec:
 
 
 _USER_BY_KEY = {annotation.key: annotation for annotation in USER}
-_STATE_KEYS = frozenset(annotation.key for annotation in STATE)
+_STATE_KEYS = frozenset((*(annotation.key for annotation in STATE), *EARLIER_STATE))
 
 _LONGEST_MISSPELT = 40
 """Characters of an unknown annotation's name that are compared with the known names; these have half as many."""

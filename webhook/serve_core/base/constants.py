@@ -35,6 +35,8 @@ EXPLANATION = f"{PREFIX}explanation"
 CONDITION_MODEL_LOADED = f"{PREFIX}ModelLoaded"
 CONDITION_READY = f"{PREFIX}Ready"
 CONDITION_COMPLIANT = f"{PREFIX}PolicyCompliant"
+CONDITION_STATE = f"{PREFIX}State"
+"""Its content is in :mod:`serve_core.api.state`."""
 
 NODE_CACHE = "cache.kubectl-serve.dev"
 """The CSI driver of the node cache."""

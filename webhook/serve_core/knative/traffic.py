@@ -3,11 +3,13 @@
 "Latest" is Knative's latest *ready* revision: a revision that never becomes ready gets no traffic.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from serve_core.api.annotations import PREVIOUS, PROMOTED
 from serve_core.api.serving_spec import ServingSpec
+from serve_core.api.state import State
 from serve_core.base.json import JsonObject, value_at
 from serve_core.knative.limits import AUTOSCALING, KPA
 
@@ -23,31 +25,29 @@ MAX_NAME = 63 - len(f"{PREVIOUS_TAG}-")
 has 63 characters at most (RFC 1035). Knative checks each (``pkg/reconciler/route/domains``)."""
 
 
-def targets(spec: ServingSpec, notes: Mapping[str, str], template: Mapping[str, str]) -> list[JsonObject]:
+def targets(spec: ServingSpec, state: State, template: Mapping[str, str]) -> list[JsonObject]:
     """The ``traffic`` of the Knative Service; empty for Knative's default, all to the latest.
 
-    ``notes`` are the Deployment's annotations, which have the promoted revision and the one promoted before it;
-    ``template``: those of its pod template. Only Knative's own autoscaler scales to zero. With another one, a revision
-    without traffic gets no tag.
+    ``template``: the annotations of the Deployment's pod template. Only Knative's own autoscaler scales to zero. With
+    another one, a revision without traffic gets no tag.
     """
-    found = _targets(spec, notes)
+    found = _targets(spec, state)
     if template.get(f"{AUTOSCALING}class", KPA) == KPA:
         return found
     return [each for each in found if each["percent"]]
 
 
-def _targets(spec: ServingSpec, notes: Mapping[str, str]) -> list[JsonObject]:
+def _targets(spec: ServingSpec, state: State) -> list[JsonObject]:
     latest: JsonObject = {"latestRevision": True}
     if spec.pin is not None:
         return [{"revisionName": spec.pin, "percent": 100}, {**latest, "percent": 0, "tag": LATEST_TAG}]
-    promoted, previous = notes.get(PROMOTED), notes.get(PREVIOUS)
-    if spec.canary is not None and promoted:
+    if spec.canary is not None and state.stable:
         return [
             {**latest, "percent": spec.canary, "tag": LATEST_TAG},
-            {"revisionName": promoted, "percent": 100 - spec.canary, "tag": PREVIOUS_TAG},
+            {"revisionName": state.stable, "percent": 100 - spec.canary, "tag": PREVIOUS_TAG},
         ]
-    if previous:
-        return [{**latest, "percent": 100}, {"revisionName": previous, "percent": 0, "tag": PREVIOUS_TAG}]
+    if state.previous:
+        return [{**latest, "percent": 100}, {"revisionName": state.previous, "percent": 0, "tag": PREVIOUS_TAG}]
     return []
 
 
@@ -57,7 +57,8 @@ def minimums(service: JsonObject, traffic: Sequence[JsonObject], *, is_ready: bo
     A tag alone makes Knative keep a revision's minimum. So a revision without traffic gets 0: it starts when it is
     asked. One with traffic gets the minimum of the Service's template. ``traffic``: as it will be next; without
     targets, only the latest revision has traffic, and has its minimum. ``is_ready``: whether Knative has moved the
-    traffic; until then, no revision loses its minimum.
+    traffic; until then, no revision loses its minimum. While a newer revision starts, the one that serves as the latest
+    keeps its own minimum, which the changed template does not have.
     """
     status = service.get("status") or {}
     minimum = value_at(service, "spec", "template", "metadata", "annotations", MIN_SCALE)
@@ -65,6 +66,9 @@ def minimums(service: JsonObject, traffic: Sequence[JsonObject], *, is_ready: bo
     for each in (*traffic, *(status.get("traffic") or [])) if traffic else ():
         if name := each.get("revisionName") or status.get("latestReadyRevisionName"):
             has_traffic[name] = has_traffic.get(name, False) or bool(each.get("percent"))
+    ready = status.get("latestReadyRevisionName") or ""
+    if ready != (status.get("latestCreatedRevisionName") or ready):
+        has_traffic.pop(ready, None)
     return {name: minimum if has else NONE for name, has in has_traffic.items() if has or is_ready}
 
 
@@ -72,7 +76,9 @@ def starting(service: JsonObject, wanted: JsonObject) -> list[str]:
     """The revisions that have a tag in a Knative Service, and are to get traffic and a minimum in the wanted one."""
     if value_at(wanted, "spec", "template", "metadata", "annotations", MIN_SCALE) in (None, NONE):
         return []
-    shares = {each.get("revisionName"): each.get("percent") for each in value_at(service, "status", "traffic") or []}
+    shares: Counter[str] = Counter()
+    for each in value_at(service, "status", "traffic") or []:
+        shares[each.get("revisionName", "")] += each.get("percent") or 0
     named = [
         each["revisionName"]
         for each in wanted["spec"].get("traffic") or []
@@ -81,16 +87,28 @@ def starting(service: JsonObject, wanted: JsonObject) -> list[str]:
     return [name for name in named if name in shares and not shares[name]]
 
 
-def settled(spec: ServingSpec, notes: Mapping[str, str], status: Mapping[str, Any]) -> dict[str, str]:
-    """The annotations to set on the Deployment when the Knative Service is ready with this ``status``.
+def leaving(spec: ServingSpec, state: State, service: JsonObject, *, is_new: bool) -> State:
+    """The state for a change of the live Knative Service ``service``. ``is_new``: whether it makes a new revision.
+
+    Where the promoted revision is about to lose its traffic to the latest one, it becomes the previous one in the same
+    change. A tag that moved later would make Knative's Route unready once more, after the new revision answers.
+    """
+    if spec.pin is not None or spec.canary is not None or not state.promoted:
+        return state
+    if not is_new and value_at(service, "status", "latestReadyRevisionName") in (None, state.promoted):
+        return state
+    return replace(state, promoted="", previous=state.promoted)
+
+
+def settled(spec: ServingSpec, state: State, status: Mapping[str, Any]) -> State:
+    """The state when the Knative Service is ready with this ``status``.
 
     Without a canary or a pin, the latest revision has all the traffic: it is promoted, and the revision promoted before
-    becomes the previous one. A canary without a promoted revision is promoted as well.
+    becomes the previous one. A canary without a revision beside it is promoted as well.
     """
-    promoted = notes.get(PROMOTED, "")
-    kept = {key: notes[key] for key in (PROMOTED, PREVIOUS) if key in notes}
     latest = status.get("latestReadyRevisionName")
-    shares = spec.canary is not None and promoted
-    if spec.pin is not None or shares or not latest or latest == promoted:
-        return kept
-    return {PROMOTED: latest} | ({PREVIOUS: promoted} if promoted else {})
+    shares = spec.canary is not None and state.stable
+    if spec.pin is not None or shares or not latest or latest == state.promoted:
+        return state
+    # Without a new revision after all, there is no other one.
+    return replace(state, promoted=latest, previous="" if state.stable == latest else state.stable)

@@ -1,6 +1,6 @@
 """The writes that a plan consists of."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from serve_core.base.json import JsonObject
@@ -30,13 +30,6 @@ class Merge:
 
 
 @dataclass(frozen=True)
-class Annotate:
-    """Apply our annotations to the Deployment, if its version is still the observed one."""
-
-    annotations: Mapping[str, str]
-
-
-@dataclass(frozen=True)
 class SetConditions:
     """Apply our conditions to the Deployment's status; each of ``events`` becomes an Event as well."""
 
@@ -54,4 +47,4 @@ class SetMinimum:
     minimum: str | None
 
 
-Action = Delete | Merge | Annotate | SetConditions | SetMinimum
+Action = Delete | Merge | SetConditions | SetMinimum

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 
 from serve_core.admission.handover import is_back
 from serve_core.api.loader_protocol import NOTHING, LoaderOutput
-from serve_core.base.constants import CONDITION_MODEL_LOADED, CONDITION_READY, LOADER_CONTAINER
+from serve_core.api.state import State
+from serve_core.base.constants import CONDITION_MODEL_LOADED, CONDITION_READY, CONDITION_STATE, LOADER_CONTAINER
 from serve_core.base.escaping import inline, visible
 from serve_core.base.json import JsonObject
 from serve_core.base.reasons import Diagnostic
@@ -45,6 +46,11 @@ def stored(deployment: JsonObject, kind: str) -> Condition | None:
     return Condition(kind, found["status"], found.get("reason") or "", found.get("message") or "")
 
 
+def of_state(state: State) -> Condition:
+    """The condition that records a state."""
+    return Condition(CONDITION_STATE, "True", state.reason, state.message)
+
+
 def entries(conditions: Sequence[Condition], deployment: JsonObject, now: datetime) -> list[JsonObject]:
     """The conditions as API objects. The transition time stays where the status does."""
     before = {entry["type"]: entry for entry in (deployment.get("status") or {}).get("conditions") or []}
@@ -79,7 +85,7 @@ class ServiceProgress:
     reported: Condition | None
     """ModelLoaded of the Deployment."""
     reported_revision: str
-    """The ready revision in the Deployment's annotations."""
+    """The ready revision in the Deployment's state."""
 
     @property
     def settled(self) -> bool:

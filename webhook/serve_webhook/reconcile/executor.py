@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterable, Mapping
 
-from serve_core.api.annotations import NOTED
 from serve_core.base.constants import DEPLOYMENT_LABEL, SERVED_LABEL
 from serve_core.base.json import JsonObject, value_at
 from serve_core.base.workload import Workload
@@ -14,7 +13,7 @@ from serve_kube.resources import DEPLOYMENTS, REVISIONS, Resource, key, owned_re
 from serve_webhook.cache.informers import Informer
 from serve_webhook.metrics import Metrics
 from serve_webhook.reconcile import plan
-from serve_webhook.reconcile.actions import Action, Annotate, Apply, Delete, Merge, SetConditions, SetMinimum
+from serve_webhook.reconcile.actions import Action, Apply, Delete, Merge, SetConditions, SetMinimum
 from serve_webhook.reconcile.events import Recorder
 
 logger = logging.getLogger(__name__)
@@ -74,7 +73,6 @@ class Executor:
         """Returns the Deployment if it was written."""
         namespace, name = key(deployment)
         metadata = deployment["metadata"]
-        annotations = Workload(deployment).annotations
         match action:
             case Merge(patch, why):
                 self._metrics.writes.labels(why).inc()
@@ -82,17 +80,6 @@ class Executor:
                 version = {key: metadata[key] for key in ("uid", "resourceVersion")}
                 change = {**patch, "metadata": {**patch.get("metadata", {}), **version}}
                 return await self._api.merge(DEPLOYMENTS, namespace, name, change)
-            case Annotate(wanted) if removed := (annotations.keys() & set(NOTED)) - wanted.keys():
-                # An apply does not remove an annotation that another field manager has set as well.
-                versions = {key: metadata[key] for key in ("uid", "resourceVersion")}
-                change = {"metadata": {**versions, "annotations": {**wanted, **dict.fromkeys(removed)}}}
-                self._metrics.writes.labels("annotations").inc()
-                return await self._api.merge(DEPLOYMENTS, namespace, name, change)
-            case Annotate(wanted):
-                # With the version as precondition, the generation in the annotations is the one that this write makes.
-                manifest = _head(deployment, annotations=dict(wanted), resourceVersion=metadata["resourceVersion"])
-                self._metrics.writes.labels("annotations").inc()
-                return await self._api.apply(DEPLOYMENTS, manifest)
             case SetConditions(entries, events):
                 manifest = _head(deployment) | {"status": {"conditions": list(entries)} if entries else {}}
                 self._metrics.writes.labels("conditions").inc()
@@ -151,7 +138,7 @@ class Executor:
             logger.info("%s %s/%s is already deleted.", manifest["kind"], *key(manifest))
 
 
-def _head(deployment: JsonObject, **metadata: object) -> JsonObject:
+def _head(deployment: JsonObject) -> JsonObject:
     """The head of an apply to this Deployment, and to no other one of its name."""
     head = DEPLOYMENTS.identity(*key(deployment))
-    return head | {"metadata": head["metadata"] | {"uid": deployment["metadata"]["uid"]} | metadata}
+    return head | {"metadata": head["metadata"] | {"uid": deployment["metadata"]["uid"]}}

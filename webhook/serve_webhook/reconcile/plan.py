@@ -1,37 +1,36 @@
 """The writes that one Deployment needs, from its observed state. Pure: the executor carries them out.
 
-First the objects that the Deployment owns (:func:`required_apply`, :func:`deletions`), then its conditions and
-annotations (:func:`status_writes`).
+First the objects that the Deployment owns (:func:`required_apply`, :func:`deletions`), then its conditions
+(:func:`status_writes`).
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 
 from serve_core.admission import handover
 from serve_core.api import sizing
-from serve_core.api.annotations import (
-    HANDOVER,
-    MODEL_SIZE,
-    NOTED,
-    OBSERVED_GENERATION,
-    OF_REVISIONS,
-    PREVIOUS,
-    READY_REVISION,
-    SERVICE,
-    URL,
-    is_current,
-)
+from serve_core.api import state as model_state
+from serve_core.api.annotations import EARLIER_STATE, HANDOVER, SERVICE
 from serve_core.api.loader_protocol import NOTHING
-from serve_core.base.constants import CONDITION_MODEL_LOADED, CONDITION_READY, DEPLOYMENT_LABEL, SERVED_LABEL
+from serve_core.api.state import State
+from serve_core.base import overlay
+from serve_core.base.constants import (
+    CONDITION_MODEL_LOADED,
+    CONDITION_READY,
+    CONDITION_STATE,
+    DEPLOYMENT_LABEL,
+    SERVED_LABEL,
+)
 from serve_core.base.json import JsonObject
 from serve_core.base.ownership import claims, identity, owns
 from serve_core.base.workload import Workload
 from serve_core.knative import traffic
 from serve_kube.resources import SERVICES, owned_resource
 from serve_webhook.reconcile import conditions, pods
-from serve_webhook.reconcile.actions import Action, Annotate, Apply, Delete, Merge, SetConditions, SetMinimum
+from serve_webhook.reconcile.actions import Action, Apply, Delete, Merge, SetConditions, SetMinimum
 from serve_webhook.reconcile.conditions import Condition, ServiceProgress
 from serve_webhook.reconcile.observed import Observed, is_knative_service
 
@@ -97,25 +96,38 @@ def _replacing(live: object, wanted: object) -> object:
     }
 
 
-def preparation(observed: Observed, apply: Apply, now: datetime) -> Merge | SetConditions | None:
+def preparation(observed: Observed, apply: Apply, now: datetime) -> SetConditions | None:
     """The write to the Deployment that must come before its Knative Service is created or updated, if any.
 
-    A new Knative Service does not have the revisions of a deleted one: its Route would wait for them for ever. And
-    Ready still describes the old state, which ``kubectl wait`` reads at once.
+    A new Knative Service does not have the revisions of a deleted one: its Route would wait for them for ever. A change
+    moves traffic to and from the revisions that are recorded. And Ready still describes the old state, which ``kubectl
+    wait`` reads at once.
     """
     deployment = observed.deployment
     if not is_knative_service(apply.manifest):
         return None
-    notes = Workload(deployment).annotations
-    stale = [key for key in OF_REVISIONS if key in notes]
-    if stale and apply.uid is None:
-        return Merge({"metadata": {"annotations": dict.fromkeys(stale)}}, "revisions")
-    ready = conditions.stored(deployment, CONDITION_READY)
-    if is_current(deployment) or ready is None or ready.status != "True":
+    before, ready = model_state.read(deployment), conditions.stored(deployment, CONDITION_READY)
+    state = _before_apply(observed, before, apply)
+    is_outdated = ready is not None and ready.status == "True" and not model_state.is_current(deployment)
+    if state == before and not is_outdated:
         return None
+    # As it is until Knative has seen the change, so that it is written only once.
+    state = replace(state, observed_generation=_generation(deployment))
+    progressing = conditions.from_code(CONDITION_READY, "Unknown", "Progressing")
     loaded = conditions.stored(deployment, CONDITION_MODEL_LOADED)
-    following = [*([loaded] if loaded else []), conditions.from_code(CONDITION_READY, "Unknown", "Progressing")]
+    following = [*([loaded] if loaded else []), progressing, conditions.of_state(state)]
     return SetConditions(conditions.entries(following, deployment, now))
+
+
+def _before_apply(observed: Observed, state: State, apply: Apply) -> State:
+    """The state for a Knative Service that is about to be applied."""
+    if apply.uid is None:
+        return state.without_revisions()
+    template = template_digest(apply.manifest)
+    if observed.spec is None or observed.service is None or not state.template:
+        return state
+    is_new = state.template != template
+    return replace(traffic.leaving(observed.spec, state, observed.service, is_new=is_new), template=template)
 
 
 def deletions(observed: Observed) -> tuple[Delete, ...]:
@@ -145,70 +157,64 @@ def deletions(observed: Observed) -> tuple[Delete, ...]:
 
 
 def status_writes(observed: Observed, now: datetime) -> tuple[Action, ...]:
-    """The writes that a served Deployment needs besides its objects, in this order: parking, the minimums of its
-    revisions, conditions and annotations."""
+    """The writes that a served Deployment needs besides its objects, in this order: parking and the name, its
+    conditions, the minimums of its revisions."""
     deployment = observed.deployment
     if observed.is_deleting:
         return ()
     progress = _progress(observed)
     wanted = _conditions(observed, progress)
-    is_ready = wanted[-1].status == "True"
-    if parking := _parking(observed, is_ready):
+    if change := _parking(observed, wanted[-1].status == "True") or _name(observed):
         # It makes a new generation: the next turn writes the rest.
-        return (parking,)
+        return (change,)
+    state = _state(observed, progress, wanted[0])
+    moves_traffic = _traffic(observed, state) != _traffic(observed, model_state.read(deployment))
+    if moves_traffic and wanted[-1].status == "True":
+        # Ready follows once Knative has moved the traffic; until then it would be False.
+        wanted[-1] = conditions.from_code(CONDITION_READY, "Unknown", "Progressing")
+    wanted.append(conditions.of_state(state))
     before = [conditions.stored(deployment, condition.type) for condition in wanted]
-    annotations = _annotations(observed, progress, wanted[0])
-    # Before a tag that makes Knative keep the minimum of a revision.
-    minimums = _minimums(observed, progress, annotations)
     writes: list[Action] = []
     if wanted != before:
         events = [new for new, old in zip(wanted, before, strict=True) if _is_event(new, old)]
         writes.append(SetConditions(conditions.entries(wanted, deployment, now), events))
-    if annotations:
-        writes.append(Annotate(annotations))
-    # Clients that wait for Ready read the annotations next: write them before Ready becomes True.
-    if is_ready:
-        writes.reverse()
-        if _moves_traffic(observed, annotations):
-            # Ready follows once Knative has moved the traffic; until then it would be False.
-            return (*minimums, Annotate(annotations))
-    return (*minimums, *writes)
+    writes += _minimums(observed, progress, state)
+    if earlier := _annotations(deployment, EARLIER_STATE):
+        writes.append(Merge({"metadata": {"annotations": earlier}}, "upgrade"))
+    return tuple(writes)
 
 
 def release(deployment: JsonObject) -> tuple[Action, ...]:
     """Removes our conditions, annotations and label from a Deployment that is no longer served and owns no object."""
-    workload = Workload(deployment)
     actions: list[Action] = []
-    if any(conditions.stored(deployment, kind) for kind in (CONDITION_MODEL_LOADED, CONDITION_READY)):
+    ours = (CONDITION_MODEL_LOADED, CONDITION_READY, CONDITION_STATE)
+    if any(conditions.stored(deployment, kind) for kind in ours):
         actions.append(SetConditions(()))
-    if any(key in workload.annotations for key in NOTED):
-        actions.append(Annotate({}))
-    if HANDOVER in workload.annotations or SERVED_LABEL in workload.labels:
-        last = {"metadata": {"labels": {SERVED_LABEL: None}, "annotations": {HANDOVER: None}}}
-        actions.append(Merge(last, "release"))
+    annotations = _annotations(deployment, (HANDOVER, SERVICE, *EARLIER_STATE))
+    labels = dict.fromkeys({SERVED_LABEL} & Workload(deployment).labels.keys())
+    if annotations or labels:
+        actions.append(Merge({"metadata": {"labels": labels, "annotations": annotations}}, "release"))
     return tuple(actions)
 
 
-def _moves_traffic(observed: Observed, notes: Mapping[str, str]) -> bool:
-    """Whether these annotations change the traffic of the Knative Service: the revision promoted before gets a tag."""
-    present = Workload(observed.deployment).annotations
-    return bool(notes) and _traffic(observed, present) != _traffic(observed, notes)
+def _annotations(deployment: JsonObject, keys: Iterable[str]) -> dict[str, None]:
+    """The part of a merge patch that removes those annotations that the Deployment has."""
+    return {key: None for key in keys if key in Workload(deployment).annotations}
 
 
-def _traffic(observed: Observed, notes: Mapping[str, str]) -> list[JsonObject]:
-    """The traffic of the Knative Service with these annotations."""
+def _traffic(observed: Observed, state: State) -> list[JsonObject]:
+    """The traffic of the Knative Service with this state."""
     if observed.verdict.service is None or observed.spec is None:
         return []
-    return traffic.targets(observed.spec, notes, Workload(observed.deployment).template_annotations)
+    return traffic.targets(observed.spec, state, Workload(observed.deployment).template_annotations)
 
 
-def _minimums(observed: Observed, progress: ServiceProgress | None, notes: Mapping[str, str]) -> list[SetMinimum]:
-    """The minimums to set for the revisions of the Knative Service. ``notes``: our annotations, where they change."""
+def _minimums(observed: Observed, progress: ServiceProgress | None, state: State) -> list[SetMinimum]:
+    """The minimums to set for the revisions of the Knative Service."""
     if progress is None:
         return []
     service, uid = progress.service, progress.service["metadata"]["uid"]
-    following = _traffic(observed, notes or Workload(observed.deployment).annotations)
-    wanted = traffic.minimums(service, following, is_ready=conditions.is_ready(service))
+    wanted = traffic.minimums(service, _traffic(observed, state), is_ready=conditions.is_ready(service))
     return [
         SetMinimum(uid, revision, minimum)
         for revision, minimum in wanted.items()
@@ -227,6 +233,14 @@ def _parking(observed: Observed, is_ready: bool) -> Merge | None:
     return Merge({"spec": {"replicas": 0}}, "park")
 
 
+def _name(observed: Observed) -> Merge | None:
+    """Note the name of the Service, unless it is the Deployment's own. Admission notes it too, and has no status."""
+    name, workload = observed.verdict.name, Workload(observed.deployment)
+    noted = workload.annotations.get(SERVICE)
+    wanted = None if name == workload.name else name
+    return Merge({"metadata": {"annotations": {SERVICE: wanted}}}, "name") if name and noted != wanted else None
+
+
 def _is_handover(deployment: JsonObject) -> bool:
     return Workload(deployment).annotations.get(HANDOVER) == handover.TO_KNATIVE
 
@@ -235,15 +249,14 @@ def _progress(observed: Observed) -> ServiceProgress | None:
     service = observed.service
     if service is None:
         return None
-    workload = Workload(observed.deployment)
     return ServiceProgress(
         service=service,
-        name=workload.name,
+        name=Workload(observed.deployment).name,
         pods=observed.own_pods,
         outputs=observed.outputs,
         warnings=observed.warnings,
         reported=conditions.stored(observed.deployment, CONDITION_MODEL_LOADED),
-        reported_revision=workload.annotations.get(READY_REVISION, ""),
+        reported_revision=model_state.read(observed.deployment).revision,
     )
 
 
@@ -283,54 +296,48 @@ def _conditions(observed: Observed, progress: ServiceProgress | None) -> list[Co
     return [loaded, conditions.with_domain(ready, observed.mapping)]
 
 
-def _annotations(observed: Observed, progress: ServiceProgress | None, loaded: Condition) -> dict[str, str]:
-    """Our wanted annotations; empty if the Deployment has them already."""
+def _state(observed: Observed, progress: ServiceProgress | None, loaded: Condition) -> State:
+    """The state to record."""
     workload = Workload(observed.deployment)
-    present = {key: value for key, value in workload.annotations.items() if key in NOTED}
-    wanted = dict(present)
-    name = observed.verdict.name
+    before = model_state.read(observed.deployment)
+    state = replace(before, observed_generation=_generation(observed.deployment))
     if observed.is_deployment_mode:
-        wanted = {URL: f"http://{name}.{workload.namespace}.svc"}
-    if name == workload.name:
-        wanted.pop(SERVICE, None)
-    elif name:
-        wanted[SERVICE] = name
-    if progress and progress.url:
-        wanted[URL] = (observed.mapping and conditions.mapped_url(observed.mapping)) or progress.url
-    if progress and progress.settled and progress.ready:
-        wanted[READY_REVISION] = progress.ready
-    if progress:
-        wanted = _with_size(wanted, observed)
-        if (previous := wanted.get(PREVIOUS)) and progress.lacks(previous):
-            del wanted[PREVIOUS]
+        return replace(state.without_revisions(), url=f"http://{observed.verdict.name}.{workload.namespace}.svc")
+    if progress is None:
+        return state
+    if observed.verdict.service is not None and observed.fault is None:
+        state = replace(state, template=template_digest(observed.verdict.service))
+    if progress.url:
+        url = (observed.mapping and conditions.mapped_url(observed.mapping)) or progress.url
+        state = replace(state, url=url)
+    if progress.settled and progress.ready:
+        state = replace(state, revision=progress.ready)
+    if (size := _size(observed)) is not None:
+        state = replace(state, model_bytes=size if size >= sizing.MIN_SIZE else None)
+    if state.previous and progress.lacks(state.previous):
+        state = replace(state, previous="")
     # The traffic does not wait for a host name.
-    if progress and observed.spec and conditions.ready(progress, loaded).status == "True":
-        wanted |= traffic.settled(observed.spec, wanted, progress.service["status"])
-    generation = int(workload.metadata["generation"])
-    wanted[OBSERVED_GENERATION] = str(generation)
-    if wanted == present:
-        return {}
-    # A change of any annotation adds one to a Deployment's generation (pkg/registry/apps/deployment/strategy.go), and
-    # so does this write: the annotation has the generation after it.
-    return wanted | {OBSERVED_GENERATION: str(generation + 1)}
+    if observed.spec and conditions.ready(progress, loaded).status == "True":
+        state = traffic.settled(observed.spec, state, progress.service["status"])
+    return state
 
 
-def _with_size(annotations: dict[str, str], observed: Observed) -> dict[str, str]:
-    """``annotations`` with the model's size, if the loaders report it and it is large enough to matter."""
+def _generation(deployment: JsonObject) -> int:
+    return int(deployment["metadata"]["generation"])
+
+
+def _size(observed: Observed) -> int | None:
+    """The model's size in bytes, if the loaders report it."""
     reported = [
         pods.model_size(pod, observed.outputs.get(pod["metadata"]["name"], NOTHING)) for pod in observed.own_pods
     ]
-    size = next((size for size in reported if size is not None), None)
-    if size is None:
-        return annotations
-    others = {key: value for key, value in annotations.items() if key != MODEL_SIZE}
-    return others | ({MODEL_SIZE: str(size)} if size >= sizing.MIN_SIZE else {})
+    return next((size for size in reported if size is not None), None)
 
 
 def _is_event(new: Condition, old: Condition | None) -> bool:
     """Whether a condition becomes an Event: success and failure do, progress does not."""
     is_same = old is not None and (old.status, old.reason) == (new.status, new.reason)
-    return not is_same and new.reason not in ("Loading", "Progressing", "NotNeeded")
+    return not is_same and new.type != CONDITION_STATE and new.reason not in ("Loading", "Progressing", "NotNeeded")
 
 
 def _with_owner(manifest: JsonObject, deployment: JsonObject) -> JsonObject:
@@ -354,6 +361,11 @@ def title_words(manifest: JsonObject) -> dict[str, str]:
 
 def fingerprint(document: object) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def template_digest(service: JsonObject) -> str:
+    """A digest of the template of a Knative Service, as it is rendered."""
+    return overlay.digest(service["spec"]["template"])
 
 
 def _contains(live: Mapping[str, str] | None, wanted: Mapping[str, str] | None) -> bool:

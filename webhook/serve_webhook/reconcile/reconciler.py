@@ -1,4 +1,4 @@
-"""Reconciles served Deployments: the objects that they own, their conditions and annotations.
+"""Reconciles served Deployments: the objects that they own, and their conditions.
 
 Level-based: an event only adds a name to the queue, and each name is handled from the present state.
 """
@@ -13,8 +13,14 @@ from typing import NoReturn
 
 from serve_core.admission import neighbours
 from serve_core.admission.decide import Verdict, render_stored
-from serve_core.api.annotations import is_current
-from serve_core.base.constants import CONDITION_MODEL_LOADED, CONDITION_READY, SERVED_LABEL
+from serve_core.api.state import is_current
+from serve_core.base.constants import (
+    CONDITION_MODEL_LOADED,
+    CONDITION_READY,
+    CONDITION_STATE,
+    FIELD_MANAGER,
+    SERVED_LABEL,
+)
 from serve_core.base.json import JsonObject
 from serve_core.base.ownership import Identity, belongs_to, identity, is_sole_owner, owns
 from serve_core.base.workload import Workload
@@ -51,6 +57,8 @@ SETTLE_SECONDS = 0.5
 """After a change of a Service, so that Services that are created together make one turn of each Deployment."""
 UNWATCHED_SECONDS = 2.0
 """Between two reads of a Deployment that is no longer served and lost its label before its own pods were ready."""
+UNREAD_MANAGER = f"unread.{FIELD_MANAGER}"
+"""Field manager of Ready on a Deployment that cannot be read: the conditions that are not known then stay."""
 logger = logging.getLogger(__name__)
 
 
@@ -177,8 +185,8 @@ class Reconciler:
                 return
             ready = conditions.defect(CONDITION_READY, error)
             if ready != conditions.stored(deployment, CONDITION_READY):
-                loaded = conditions.stored(deployment, CONDITION_MODEL_LOADED)
-                entries = conditions.entries([*([loaded] if loaded else []), ready], deployment, self._now())
+                kept = (conditions.stored(deployment, kind) for kind in (CONDITION_MODEL_LOADED, CONDITION_STATE))
+                entries = conditions.entries([*filter(None, kept), ready], deployment, self._now())
                 await self._executor.execute(deployment, (SetConditions(entries, (ready,)),))
         except Exception as second:  # noqa: BLE001 - the queue has the name for a retry
             logger.warning("The condition of %s/%s cannot be written: %s", *name, second)
@@ -195,7 +203,7 @@ class Reconciler:
         ready = Condition(CONDITION_READY, "False", "Unreadable", message)
         manifest["status"] = {"conditions": conditions.entries([ready], {}, self._now())}
         with suppress(UnreadableError):  # the response; the write succeeded
-            await self._api.apply(DEPLOYMENTS, manifest, subresource="status")
+            await self._api.apply(DEPLOYMENTS, manifest, subresource="status", manager=UNREAD_MANAGER)
         self._unread[name] = unread.why
 
     async def _reconcile(self, name: NamespacedName) -> float | None:
@@ -204,7 +212,10 @@ class Reconciler:
         if deployment is None and (unread := self._deployments.unread(*name)):
             await self._report_unread(name, unread)
             return None
-        self._unread.pop(name, None)
+        if self._unread.pop(name, None) and deployment:
+            head = DEPLOYMENTS.identity(*name)
+            head["metadata"]["uid"] = deployment["metadata"]["uid"]
+            await self._api.apply(DEPLOYMENTS, head | {"status": {}}, subresource="status", manager=UNREAD_MANAGER)
         context = self._context()
         if deployment and not is_current(deployment):
             context = replace(context, neighbours=await surroundings.read(self._api, name[0]))

@@ -14,6 +14,7 @@ from serve_core.admission import deployment_mode, service, shape
 from serve_core.api import serving_spec
 from serve_core.api.annotations import DEPLOYMENT, MODEL
 from serve_core.api.serving_spec import ServingSpec
+from serve_core.api.state import State
 from serve_core.base.constants import PREFIX
 from serve_core.base.findings import Findings
 from serve_core.base.json import JsonObject
@@ -52,7 +53,7 @@ def convert(deployment: JsonObject, notes: tuple[Note, ...], context: ClusterCon
 def _with_knative(
     workload: Workload, spec: ServingSpec, context: ClusterContext, findings: Findings
 ) -> list[JsonObject]:
-    made, _ = service.render(workload, spec, context, findings)
+    made, _ = service.render(workload, spec, State(), context, findings)
     template = made["spec"]["template"]
     for container, written in zip(template["spec"]["containers"], workload.containers, strict=True):
         if "startupProbe" not in written:

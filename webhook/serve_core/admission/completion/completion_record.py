@@ -6,7 +6,6 @@ runtime rests on, or asks for the present ones by :data:`RENEW`. The cluster con
 """
 
 import json
-import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -14,10 +13,11 @@ from typing import Any, NamedTuple
 from model_uri.uri import is_short
 from serve_core.admission.completion import snapshots
 from serve_core.api import runtimes
-from serve_core.api.annotations import COMPLETED_WITH, MODEL, MODEL_SIZE
+from serve_core.api.annotations import COMPLETED_WITH, MODEL
 from serve_core.api.models import Placed
 from serve_core.api.runtimes import Runtime
 from serve_core.api.serving_spec import ServingSpec
+from serve_core.api.state import State
 from serve_core.base import overlay
 from serve_core.base.json import JsonObject, canonical
 from serve_core.base.workload import Workload
@@ -132,11 +132,11 @@ def recall(workload: Workload, asks: str, context: ClusterContext) -> Recall:
     return Recall(kept, earlier=not is_present)
 
 
-def size(workload: Workload, spec: ServingSpec, previous: JsonObject | None) -> int | None:
+def size(workload: Workload, spec: ServingSpec, previous: JsonObject | None, state: State) -> int | None:
     """The model's size in bytes: the user's value, otherwise the size of the model before it.
 
     The latter counts when the user asks for another model, or to complete it again: a size that becomes known does not
-    roll out anything. ``previous`` is the Deployment before this change, if there is one.
+    roll out anything. ``previous`` is the Deployment before this change, if there is one; ``state``: its state.
     """
     if spec.size is not None:
         return spec.size
@@ -144,8 +144,7 @@ def size(workload: Workload, spec: ServingSpec, previous: JsonObject | None) -> 
     before = None if previous is None else Workload(previous).annotations.get(MODEL)
     text = notes.get(COMPLETED_WITH)
     if text == RENEW or before not in (None, notes[MODEL]):
-        found = notes.get(MODEL_SIZE, "")
-        return int(found) if re.fullmatch(r"[0-9]{1,16}", found, re.ASCII) else None
+        return state.model_bytes
     record = read(text)
     return None if record is None else record.size
 
