@@ -3,7 +3,7 @@
 import copy
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -143,7 +143,7 @@ def observed(
 
 
 def conditions_of(state: Observed) -> dict[str, Condition]:
-    for action in plan.status_writes(state, NOW):
+    for action in plan.status_writes(state, NOW).actions:
         if isinstance(action, SetConditions):
             return {
                 entry["type"]: Condition(entry["type"], entry["status"], entry["reason"], entry["message"])
@@ -154,7 +154,9 @@ def conditions_of(state: Observed) -> dict[str, Condition]:
 
 def conditions_entries(state: Observed) -> Any:
     """The conditions as they are stored then."""
-    return next(action.entries for action in plan.status_writes(state, NOW) if isinstance(action, SetConditions))
+    return next(
+        action.entries for action in plan.status_writes(state, NOW).actions if isinstance(action, SetConditions)
+    )
 
 
 def ready(state: Observed) -> Condition:
@@ -167,7 +169,7 @@ def loaded(state: Observed) -> Condition:
 
 def recorded(state: Observed) -> State:
     """The state of the Deployment after the writes."""
-    entries = [a.entries for a in plan.status_writes(state, NOW) if isinstance(a, SetConditions)]
+    entries = [a.entries for a in plan.status_writes(state, NOW).actions if isinstance(a, SetConditions)]
     return model_state.read({"status": {"conditions": entries[0]}} if entries else state.deployment)
 
 
@@ -242,7 +244,7 @@ def test_a_deployment_on_its_way_out_is_left_to_the_garbage_collector() -> None:
     going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     state = observed(going, live(), verdict=Verdict(service=WANTED))
     assert (required_apply(state, WANTED), required_apply(observed(going), WANTED)) == (None, None)
-    assert plan.status_writes(state, NOW) == ()
+    assert plan.status_writes(state, NOW).actions == ()
     going["status"]["observedGeneration"] = 4
     assert plan.deletions(replace(state, verdict=Verdict())) == ()
 
@@ -365,7 +367,7 @@ def test_before_knative_has_a_url_none_is_noted() -> None:
 
 
 def test_nothing_is_said_twice() -> None:
-    assert plan.status_writes(observed(settled(), live()), NOW) == ()
+    assert plan.status_writes(observed(settled(), live()), NOW).actions == ()
 
 
 def test_a_generation_without_a_relevant_change_is_observed_as_well() -> None:
@@ -378,7 +380,9 @@ def test_a_generation_without_a_relevant_change_is_observed_as_well() -> None:
 
 def test_all_that_is_known_is_one_write() -> None:
     for service in (live(), live("False"), live("Unknown")):
-        assert [type(action) for action in plan.status_writes(observed(service=service), NOW)] == [SetConditions]
+        assert [type(action) for action in plan.status_writes(observed(service=service), NOW).actions] == [
+            SetConditions
+        ]
 
 
 def test_what_an_earlier_build_noted_in_annotations_is_recorded_and_then_removed() -> None:
@@ -389,7 +393,7 @@ def test_what_an_earlier_build_noted_in_annotations_is_recorded_and_then_removed
     noted = {f"kubectl-serve.dev/{key}": value for key, value in values.items()}
     before = observed(deployment(notes=noted), live(latest="iris-00002", serving="iris-00002"))
     assert plan.preparation(before, Apply(WANTED, "", "s-1"), NOW) is None
-    write, *_, removal = plan.status_writes(before, NOW)
+    write, *_, removal = plan.status_writes(before, NOW).actions
     assert isinstance(write, SetConditions)
     assert recorded(before) == State(
         4,
@@ -402,7 +406,7 @@ def test_what_an_earlier_build_noted_in_annotations_is_recorded_and_then_removed
     )
     assert removal == Merge({"metadata": {"annotations": dict.fromkeys(noted)}}, "upgrade")
     after = observed(deployment(conditions=write.entries), before.service)
-    assert not [action for action in plan.status_writes(after, NOW) if not isinstance(action, SetMinimum)]
+    assert not [action for action in plan.status_writes(after, NOW).actions if not isinstance(action, SetMinimum)]
 
 
 def test_the_time_of_transition_stays_while_the_status_does() -> None:
@@ -410,17 +414,37 @@ def test_the_time_of_transition_stays_while_the_status_does() -> None:
     later = NOW.replace(hour=13)
     service = live()
     service["status"]["url"] = "http://elsewhere.example.com"
-    (conditions,) = (a for a in plan.status_writes(observed(before, service), later) if isinstance(a, SetConditions))
+    (conditions,) = (
+        a for a in plan.status_writes(observed(before, service), later).actions if isinstance(a, SetConditions)
+    )
     entry = next(entry for entry in conditions.entries if entry["type"] == CONDITION_READY)
     assert entry["lastUpdateTime"] == "2026-01-01T13:00:00Z"
     assert entry["lastTransitionTime"] == "2026-01-01T12:00:00Z"
     assert conditions.events == []
     (conditions,) = (
-        a for a in plan.status_writes(observed(before, live("False")), later) if isinstance(a, SetConditions)
+        a for a in plan.status_writes(observed(before, live("False")), later).actions if isinstance(a, SetConditions)
     )
     times = {entry["type"]: entry["lastTransitionTime"] for entry in conditions.entries}
     assert times.pop(CONDITION_STATE) == "2026-01-01T12:00:00Z"
     assert times == {CONDITION_READY: "2026-01-01T13:00:00Z", CONDITION_MODEL_LOADED: "2026-01-01T12:00:00Z"}
+
+
+def test_a_message_alone_is_written_some_seconds_after_the_last_write() -> None:
+    def loading(size: int, before: Any = None) -> Observed:
+        line = LoaderOutput(event="progress", size=size, total=10)
+        of = deployment(conditions=conditions_entries(before)) if before else None
+        return observed(of, live("Unknown", serving=""), pods=[loader_pod(None, "")], outputs={"a": line})
+
+    first = loading(1)
+    assert plan.status_writes(first, NOW).wait is None
+    assert plan.status_writes(loading(1, first), NOW) == ((), None)
+    later = loading(5, first)
+    assert plan.status_writes(later, NOW) == ((), 5.0)
+    assert plan.status_writes(later, NOW + timedelta(seconds=4)) == ((), 1.0)
+    writes = plan.status_writes(later, NOW + timedelta(seconds=5))
+    assert ([type(action) for action in writes.actions], writes.wait) == ([SetConditions], None)
+    loaded_now = replace(later, pods=[loader_pod(0, "Loaded")])
+    assert plan.status_writes(loaded_now, NOW).actions, "another reason does not wait"
 
 
 def test_knatives_word_counts_only_for_the_present_generation() -> None:
@@ -437,11 +461,13 @@ def test_what_failed_of_the_revision_before_is_not_said_of_the_one_that_knative_
 
 def test_events_report_success_and_failure_not_progress() -> None:
     def reported(state: Observed) -> list[str]:
-        (action,) = (a for a in plan.status_writes(state, NOW) if isinstance(a, SetConditions))
+        (action,) = (a for a in plan.status_writes(state, NOW).actions if isinstance(a, SetConditions))
         return [condition.reason for condition in action.events]
 
     assert reported(observed()) == []
-    assert reported(observed(service=live())) == ["Loaded", "Ready"]
+    assert reported(observed(service=live())) == ["Ready"]
+    failing = observed(service=live("Unknown", serving=""), pods=[loader_pod(11, "NotFound")])
+    assert reported(failing) == ["NotFound"], "one Event for one cause"
     assert reported(observed(service=live("False", serving="", message="no"))) == ["RevisionFailed"]
 
 
@@ -611,7 +637,7 @@ def test_what_was_not_prepared_is_set_right_before_ready() -> None:
     assert (recorded(moving).promoted, recorded(moving).previous) == ("iris-00002", "iris-00001")
     again = observed(deployment(conditions=conditions_entries(moving)), newest)
     assert ready(again).status == "True"
-    assert SetMinimum("s-1", "iris-00001", "0") in plan.status_writes(again, NOW)
+    assert SetMinimum("s-1", "iris-00001", "0") in plan.status_writes(again, NOW).actions
 
 
 def test_a_rollback_keeps_the_traffic_until_the_revision_has_a_pod() -> None:
@@ -629,7 +655,7 @@ def test_a_rollback_keeps_the_traffic_until_the_revision_has_a_pod() -> None:
     starts = observed(pinned, newest, verdict=Verdict(service=asked))
     assert plan.held_back(starts, asked)["spec"]["traffic"] == newest["spec"]["traffic"]
     assert ready(starts).status == "Unknown"
-    assert [each.revision for each in plan.status_writes(starts, NOW) if isinstance(each, SetMinimum)]
+    assert [each.revision for each in plan.status_writes(starts, NOW).actions if isinstance(each, SetMinimum)]
     pod = {"metadata": {"name": "p", "namespace": "default", **of_revision("iris-00001")}}
     pod["status"] = {"conditions": [{"type": "Ready", "status": "True"}]}
     assert plan.held_back(replace(starts, pods=[trimming.pod(pod)]), asked) == asked, "as the cache has it"
@@ -644,7 +670,7 @@ def test_a_minimum_is_set_once() -> None:
 
     def minimums(known: Any) -> list[SetMinimum]:
         state = observed(deployment(state=known_revisions), newest, minimums=known)
-        return [each for each in plan.status_writes(state, NOW) if isinstance(each, SetMinimum)]
+        return [each for each in plan.status_writes(state, NOW).actions if isinstance(each, SetMinimum)]
 
     first = minimums({})
     assert first == [SetMinimum("s-1", "iris-00002", None), SetMinimum("s-1", "iris-00001", "0")]
@@ -694,7 +720,7 @@ def test_after_the_scale_to_zero_what_was_said_stays() -> None:
     said = Condition(CONDITION_MODEL_LOADED, "True", "Loaded", "Downloaded 8 B in 1 file in 0.0 s.")
     before = settled()
     next(c for c in before["status"]["conditions"] if c["type"] == said.type)["message"] = said.message
-    assert plan.status_writes(observed(before, live()), NOW) == ()
+    assert plan.status_writes(observed(before, live()), NOW).actions == ()
 
 
 def test_before_there_is_a_revision_nothing_is_loaded_whatever_was_said_of_those_of_another() -> None:
@@ -714,7 +740,7 @@ def test_a_revision_that_is_ready_has_its_model_although_it_was_loading_when_it_
 
 def test_a_pod_that_wakes_up_says_nothing_against_a_loaded_model() -> None:
     waking = observed(settled(), live(), pods=[loader_pod(None, "")])
-    assert plan.status_writes(waking, NOW) == ()
+    assert plan.status_writes(waking, NOW).actions == ()
 
 
 def test_a_failed_cold_start_is_reported() -> None:
@@ -736,7 +762,7 @@ def test_a_stored_deployment_that_cannot_be_rendered_says_why_and_is_not_parked(
     refused = Verdict(problems=(diagnostic("FeatureDisabled", "spec", flag="f", state="disabled"),))
     state = observed(deployment(replicas=2), verdict=refused)
     assert ready(state).reason == "FeatureDisabled"
-    assert not any(isinstance(action, Merge) for action in plan.status_writes(state, NOW))
+    assert not any(isinstance(action, Merge) for action in plan.status_writes(state, NOW).actions)
 
 
 def test_annotations_that_are_refused_later_are_reported_while_the_model_answers() -> None:
@@ -750,14 +776,14 @@ def test_annotations_that_are_refused_later_are_reported_while_the_model_answers
 
 
 def test_what_was_scaled_past_the_webhook_is_parked_again() -> None:
-    (action,) = plan.status_writes(observed(deployment(replicas=3), live()), NOW)
+    (action,) = plan.status_writes(observed(deployment(replicas=3), live()), NOW).actions
     assert action == Merge({"spec": {"replicas": 0}}, "park")
 
 
 @pytest.mark.parametrize(("status", "handed_over"), [("Unknown", False), ("True", True)])
 def test_a_running_deployment_keeps_its_pods_until_knative_is_ready(status: str, handed_over: bool) -> None:
     running = deployment(replicas=3, notes={annotations.HANDOVER: "to-knative"})
-    actions = plan.status_writes(observed(running, live(status)), NOW)
+    actions = plan.status_writes(observed(running, live(status)), NOW).actions
     assert [a.why for a in actions if isinstance(a, Merge)] == (["handover"] if handed_over else [])
 
 
@@ -936,13 +962,13 @@ def test_the_size_of_a_large_model_is_noted(pod: Any, line: Any, noted: int | No
 def test_the_name_that_was_chosen_is_noted_on_the_deployment() -> None:
     renamed = copy.deepcopy(WANTED)
     renamed["metadata"]["name"] = "iris-model"
-    actions = plan.status_writes(Observed(deployment(), Verdict(service=renamed, name="iris-model")), NOW)
+    actions = plan.status_writes(Observed(deployment(), Verdict(service=renamed, name="iris-model")), NOW).actions
     assert actions == (Merge({"metadata": {"annotations": {annotations.SERVICE: "iris-model"}}}, "name"),)
 
 
 def test_a_noted_name_is_removed_when_the_deployments_own_name_is_used_again() -> None:
     noted = deployment(notes={annotations.SERVICE: "iris-model"})
-    actions = plan.status_writes(Observed(noted, Verdict(service=WANTED, name="iris")), NOW)
+    actions = plan.status_writes(Observed(noted, Verdict(service=WANTED, name="iris")), NOW).actions
     assert actions == (Merge({"metadata": {"annotations": {annotations.SERVICE: None}}}, "name"),)
 
 

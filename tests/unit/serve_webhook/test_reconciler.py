@@ -35,7 +35,7 @@ from serve_webhook import failure_policy
 from serve_webhook.cache.informers import Informer
 from serve_webhook.cache.services import ServiceChange
 from serve_webhook.metrics import Metrics
-from serve_webhook.reconcile import pod_reports, reconciler
+from serve_webhook.reconcile import plan, pod_reports, reconciler
 from serve_webhook.reconcile.conditions import stored
 from serve_webhook.reconcile.events import Recorder
 from serve_webhook.reconcile.reconciler import Reconciler
@@ -151,7 +151,7 @@ async def test_from_an_annotated_deployment_to_ready(api: MemoryApi, clock: Cloc
         knative_makes_it_ready(api)
         await until(lambda: settled(api))
     assert recorded(api).url == "http://iris.default.example.com"
-    assert {found["reason"] for where, found in api.objects.items() if where[0] == "events"} == {"Loaded", "Ready"}
+    assert {found["reason"] for where, found in api.objects.items() if where[0] == "events"} == {"Ready"}
 
 
 async def test_a_new_leader_writes_nothing_where_all_is_well(api: MemoryApi, clock: Clock) -> None:
@@ -647,6 +647,7 @@ async def test_a_missing_secret_is_found_in_the_events_of_the_pod(
     api: MemoryApi, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pod_reports, "LOADING_SECONDS", 0.01)
+    monkeypatch.setattr(plan, "MESSAGE_SECONDS", 0.0)
     monkeypatch.setattr(pod_reports, "MAX_INTERVAL_SECONDS", 0.01)
     api.put(DEPLOYMENTS, served())
     async with running(api, clock):
@@ -953,6 +954,10 @@ async def test_an_autoscaler_beside_the_deployment_becomes_an_event_once_a_chang
         api.put(AUTOSCALERS, autoscaler(minReplicas=3))
         await asyncio.sleep(0.05)
         assert api.lists == [], "nothing of the Deployment has changed"
+        changed = deployment(api)
+        changed["spec"]["template"]["spec"]["containers"][0]["image"] = "app:2"
+        api.put(DEPLOYMENTS, changed)
+        await until(lambda: any("scale: 3..6" in note for _, note in told(api)))
 
 
 async def test_without_the_right_to_list_budgets_the_model_is_served_all_the_same(

@@ -16,6 +16,7 @@ from serve_kube.conditions import find_condition
 from serve_webhook.reconcile import pods
 from serve_webhook.reconcile.pods import PodFinding
 
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
 MAX_MESSAGE = 1500
 MAX_REASON = 200
 """Characters."""
@@ -46,6 +47,15 @@ def stored(deployment: JsonObject, kind: str) -> Condition | None:
     return Condition(kind, found["status"], found.get("reason") or "", found.get("message") or "")
 
 
+def written(deployment: JsonObject) -> float:
+    """When our conditions were written last, in seconds since the epoch; 0 if never."""
+    text = find_condition(deployment, CONDITION_STATE).get("lastUpdateTime") or ""
+    try:
+        return datetime.strptime(text, _TIME).replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return 0.0
+
+
 def of_state(state: State) -> Condition:
     """The condition that records a state."""
     return Condition(CONDITION_STATE, "True", state.reason, state.message)
@@ -54,7 +64,7 @@ def of_state(state: State) -> Condition:
 def entries(conditions: Sequence[Condition], deployment: JsonObject, now: datetime) -> list[JsonObject]:
     """The conditions as API objects. The transition time stays where the status does."""
     before = {entry["type"]: entry for entry in (deployment.get("status") or {}).get("conditions") or []}
-    moment = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    moment = now.astimezone(UTC).strftime(_TIME)
     return [
         {
             "type": condition.type,

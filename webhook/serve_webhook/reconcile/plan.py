@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
+from typing import NamedTuple
 
 from serve_core.admission import handover
 from serve_core.api import sizing
@@ -33,6 +34,9 @@ from serve_webhook.reconcile import conditions, pods
 from serve_webhook.reconcile.actions import Action, Apply, Delete, Merge, SetConditions, SetMinimum
 from serve_webhook.reconcile.conditions import Condition, ServiceProgress
 from serve_webhook.reconcile.observed import Observed, is_knative_service
+
+MESSAGE_SECONDS = 5.0
+"""From one write of a Deployment's conditions to the next that changes only messages."""
 
 
 def held_back(observed: Observed, wanted: JsonObject) -> JsonObject:
@@ -156,17 +160,27 @@ def deletions(observed: Observed) -> tuple[Delete, ...]:
     return tuple(Delete(live) for live in ours if "deletionTimestamp" not in live["metadata"])
 
 
-def status_writes(observed: Observed, now: datetime) -> tuple[Action, ...]:
-    """The writes that a served Deployment needs besides its objects, in this order: parking and the name, its
-    conditions, the minimums of its revisions."""
+class StatusWrites(NamedTuple):
+    """The writes that a served Deployment needs besides its objects, in their order."""
+
+    actions: tuple[Action, ...] = ()
+    wait: float | None = None
+    """Seconds until the conditions are due, if they change but not yet."""
+
+
+def status_writes(observed: Observed, now: datetime) -> StatusWrites:
+    """Parking and the name; otherwise the conditions, then the minimums of the revisions.
+
+    A change of a message alone waits: a download reports its progress every few seconds, and Knative its own.
+    """
     deployment = observed.deployment
     if observed.is_deleting:
-        return ()
+        return StatusWrites()
     progress = _progress(observed)
     wanted = _conditions(observed, progress)
     if change := _parking(observed, wanted[-1].status == "True") or _name(observed):
         # It makes a new generation: the next turn writes the rest.
-        return (change,)
+        return StatusWrites((change,))
     state = _state(observed, progress, wanted[0])
     moves_traffic = _traffic(observed, state) != _traffic(observed, model_state.read(deployment))
     if moves_traffic and wanted[-1].status == "True":
@@ -174,14 +188,17 @@ def status_writes(observed: Observed, now: datetime) -> tuple[Action, ...]:
         wanted[-1] = conditions.from_code(CONDITION_READY, "Unknown", "Progressing")
     wanted.append(conditions.of_state(state))
     before = [conditions.stored(deployment, condition.type) for condition in wanted]
+    changes = [(new, old) for new, old in zip(wanted, before, strict=True) if new != old]
+    is_urgent = moves_traffic or any(not _is_same(new, old) for new, old in changes)
+    wait = 0.0 if is_urgent else _seconds_left(deployment, now)
     writes: list[Action] = []
-    if wanted != before:
-        events = [new for new, old in zip(wanted, before, strict=True) if _is_event(new, old)]
+    if changes and not wait:
+        events = [new for new, old in changes if _is_event(new, old)]
         writes.append(SetConditions(conditions.entries(wanted, deployment, now), events))
     writes += _minimums(observed, progress, state)
     if earlier := _annotations(deployment, EARLIER_STATE):
         writes.append(Merge({"metadata": {"annotations": earlier}}, "upgrade"))
-    return tuple(writes)
+    return StatusWrites(tuple(writes), wait if changes and wait else None)
 
 
 def release(deployment: JsonObject) -> tuple[Action, ...]:
@@ -334,10 +351,23 @@ def _size(observed: Observed) -> int | None:
     return next((size for size in reported if size is not None), None)
 
 
+def _seconds_left(deployment: JsonObject, now: datetime) -> float:
+    """Until a change of messages is written."""
+    return min(max(conditions.written(deployment) + MESSAGE_SECONDS - now.timestamp(), 0.0), MESSAGE_SECONDS)
+
+
+def _is_same(new: Condition, old: Condition | None) -> bool:
+    """Whether only the message of a condition changes."""
+    return old is not None and (old.status, old.reason) == (new.status, new.reason)
+
+
 def _is_event(new: Condition, old: Condition | None) -> bool:
-    """Whether a condition becomes an Event: success and failure do, progress does not."""
-    is_same = old is not None and (old.status, old.reason) == (new.status, new.reason)
-    return not is_same and new.type != CONDITION_STATE and new.reason not in ("Loading", "Progressing", "NotNeeded")
+    """Whether a condition becomes an Event: that the model is ready, and each cause why it is not. Progress is none."""
+    if new.type == CONDITION_STATE or _is_same(new, old):
+        return False
+    if new.type == CONDITION_MODEL_LOADED:
+        return new.reason not in ("Loaded", "Loading", "NotNeeded")
+    return new.reason not in ("Progressing", "ModelNotLoaded")
 
 
 def _with_owner(manifest: JsonObject, deployment: JsonObject) -> JsonObject:

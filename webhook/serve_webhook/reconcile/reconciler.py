@@ -231,20 +231,22 @@ class Reconciler:
         )
         if deployment is None or not observed.served:
             return await self._release(name, observed)
+        # Before the write that makes the conditions current: later turns do not list the neighbours.
+        await self._report_neighbours(observed)
         found = await self._with_objects(name, observed)
         if found is None:
             return None
         observed = found
         reports = await pod_reports.read(self._api, observed.own_pods, self._now())
         observed = replace(observed, outputs=reports.outputs, warnings=reports.warnings)
-        await self._report_neighbours(observed)
-        actions = (*plan.deletions(observed), *plan.status_writes(observed, self._now()))
+        writes = plan.status_writes(observed, self._now())
+        actions = (*plan.deletions(observed), *writes.actions)
         await self._executor.execute(observed.deployment, actions)
         if set_now := {(a.service, a.revision): a.minimum for a in actions if isinstance(a, SetMinimum)}:
             self._minimums.setdefault(name, {}).update(set_now)
         if observed.fault or observed.name_conflict:
             return 0
-        return reports.next_read
+        return min((each for each in (reports.next_read, writes.wait) if each is not None), default=None)
 
     async def _report_neighbours(self, observed: Observed) -> None:
         """Record an Event for each warning about an autoscaler or a disruption budget."""
