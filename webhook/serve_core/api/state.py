@@ -76,12 +76,6 @@ def read(deployment: JsonObject | None) -> State:
     return State() if deployment is None else _of_annotations(Workload(deployment).annotations)
 
 
-def is_recorded(deployment: JsonObject) -> bool:
-    """Whether the Deployment has the condition."""
-    conditions = objects_in(value_at(deployment, "status", "conditions"))
-    return any(each.get("type") == CONDITION_STATE for each in conditions)
-
-
 def is_current(deployment: JsonObject) -> bool:
     """Whether the reconciler's conditions are about the Deployment's present generation."""
     observed = read(deployment).observed_generation
