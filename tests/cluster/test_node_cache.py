@@ -1,7 +1,12 @@
 """The node cache on a real kubelet: one download for a node, access for each pod, and nothing left behind."""
 
+import hashlib
 import json
+import os
+import random
+import time
 from argparse import Namespace as Flags
+from collections import Counter
 from collections.abc import AsyncIterator
 
 import pytest
@@ -9,9 +14,12 @@ import pytest_asyncio
 
 from cluster.support import (
     LOADED,
+    PYTHON_IMAGE,
+    RESTRICTED,
     Ingress,
     Json,
     Namespace,
+    Store,
     Trained,
     condition,
     constant_requests,
@@ -52,6 +60,7 @@ async def installed() -> AsyncIterator[None]:
         try:
             yield
         finally:
+            eventually(lambda: not mounts(), 180, "a mount is left")  # only the driver can unmount
             DRIVER.kubectl("delete", "-f", "-", stdin=manifest(*objects))
             await features.revert(cluster, (), streams, dry_run="none")
 
@@ -61,10 +70,20 @@ def model(name: str, **changes: str) -> Json:
     return deployment(name, "s3://models/iris", **asked)
 
 
+def inside(command: str) -> str:
+    """What a command prints in the driver's container."""
+    # The helper's --namespace at the end becomes an argument of the shell.
+    return DRIVER.kubectl("exec", f"--namespace={DRIVER.name}", "ds/kubectl-serve-cache", "--", "sh", "-c", command)
+
+
 def content() -> list[str]:
     """The names of the models that the node has."""
-    listed = DRIVER.kubectl("exec", "daemonset/kubectl-serve-cache", "--", "ls", "/cache/trees").split()
-    return sorted(name for name in listed if not name.endswith(".json"))
+    return sorted(name for name in inside("ls /cache/trees").split() if not name.endswith(".json"))
+
+
+def mounts() -> list[str]:
+    """The mounts of models that pods have."""
+    return [line for line in inside("cat /proc/self/mountinfo").splitlines() if "/trees/" in line]
 
 
 def test_a_model_reaches_the_node_once_for_all_models_and_pods(
@@ -126,22 +145,73 @@ def test_a_restart_of_the_driver_disturbs_no_pod_and_leaves_no_mount(
     assert requests.failed == []
     assert ingress.predict(served, iris.rows).predicted == iris.answers
     namespace.kubectl("delete", "deployment", "iris")
-    eventually(lambda: not mounts(namespace), 120, "a mount is left")
-
-
-def mounts(namespace: Namespace) -> list[str]:
-    """The mounts of models on the node, for the pods of all namespaces, while this one has no pod."""
-    if namespace.list("pods"):
-        return ["of a pod"]
-    table = DRIVER.kubectl("exec", "daemonset/kubectl-serve-cache", "--", "cat", "/proc/self/mountinfo")
-    uids = {pod["metadata"]["uid"] for pod in json.loads(namespace.kubectl("get", "pods", "-A", "-o", "json"))["items"]}
-    found = [line for line in table.splitlines() if "/trees/" in line]
-    return [line for line in found if not any(uid in line for uid in uids)]
+    eventually(lambda: not namespace.list("pods"), 120, "a pod does not end")
+    eventually(lambda: not mounts(), 120, "a mount is left")
 
 
 def test_the_driver_has_seven_capabilities_and_no_token() -> None:
-    command = "grep -E 'Cap(Eff|Bnd)' /proc/1/status; ls /var/run/secrets/kubernetes.io 2>&1 || true"
-    said = DRIVER.kubectl("exec", "daemonset/kubectl-serve-cache", "--", "sh", "-c", command)
+    said = inside("grep -E 'Cap(Eff|Bnd)' /proc/1/status; ls /var/run/secrets/kubernetes.io 2>&1 || true")
     masks = [int(line.split()[1], 16) for line in said.splitlines() if line.startswith("Cap")]
     assert [mask.bit_count() for mask in masks] == [7, 7]
     assert "No such file" in said
+
+
+SECONDS = float(os.environ.get("KUBECTL_SERVE_CHAOS", "0"))
+
+
+@pytest.mark.skipif(not SECONDS, reason="KUBECTL_SERVE_CHAOS has the seconds of the run")
+def test_no_kill_shows_a_pod_a_wrong_model(namespace: Namespace, store: Store) -> None:
+    """Pods come and go, while the driver and its downloads are killed at random."""
+    chance = random.Random(20)
+    bodies = [chance.randbytes(20 << 20) for _ in range(4)]
+    for number, body in enumerate(bodies):
+        store.bucket.put(f"chaos-{number}/model.bin", body)
+    ends, count = time.monotonic() + SECONDS, 0
+    phases: Counter[str] = Counter()
+    while True:
+        pods = [pod for pod in namespace.list("pods") if "deletionTimestamp" not in pod["metadata"]]
+        ended = [pod for pod in pods if pod["status"].get("phase") in ("Succeeded", "Failed")]
+        phases.update(pod["status"]["phase"] for pod in ended)
+        assert not phases["Failed"], [namespace.kubectl("logs", pod["metadata"]["name"]) for pod in ended]
+        if time.monotonic() > ends and len(ended) == len(pods):
+            break
+        gone = [*ended, *([chance.choice(pods)] if pods and chance.random() < 0.3 else [])]
+        if gone:
+            namespace.kubectl("delete", "pods", "--wait=false", *{pod["metadata"]["name"] for pod in gone})
+        if time.monotonic() < ends:
+            count += (missing := max(0, 10 - len(pods)))
+            made = [(number, chance.randrange(4)) for number in range(count - missing, count)]
+            namespace.apply(*(checking(number, which, bodies[which]) for number, which in made))
+            if chance.random() < 0.1:
+                DRIVER.kubectl("delete", "pods", "--all", "--force", "--grace-period=0")
+                DRIVER.kubectl("rollout", "status", "daemonset/kubectl-serve-cache", "--timeout=2m")
+            elif chance.random() < 0.1:
+                inside("for p in /proc/[0-9]*; do grep -q model_cache.fetch $p/cmdline && kill -9 ${p#/proc/}; done; :")
+        time.sleep(1)  # of a random run
+    assert phases["Succeeded"] > SECONDS / 20
+    eventually(lambda: not mounts(), 120, "a mount is left")
+    assert int(inside("du -sm /cache").split()[0]) <= 1024
+
+
+def checking(number: int, which: int, body: bytes) -> Json:
+    """A pod that fails where the model is not exactly `body`."""
+    wanted = hashlib.sha256(body).hexdigest()
+    program = (
+        "import hashlib, os, sys; found = {n: hashlib.sha256(open('/mnt/models/' + n, 'rb').read()).hexdigest()"
+        f" for n in os.listdir('/mnt/models')}}; print(found); sys.exit(found != {{'model.bin': '{wanted}'}})"
+    )
+    container = {
+        "name": "check",
+        "image": PYTHON_IMAGE,
+        "command": ["python3", "-c", program],
+        "securityContext": RESTRICTED | {"runAsUser": 1000},
+        "volumeMounts": [{"name": "model", "mountPath": "/mnt/models", "subPath": "model", "readOnly": True}],
+    }
+    csi = {
+        "driver": NODE_CACHE,
+        "readOnly": True,
+        "nodePublishSecretRef": {"name": "store"},
+        "volumeAttributes": {"arguments": json.dumps(["--", f"s3://models/chaos-{which}"])},
+    }
+    spec = {"restartPolicy": "Never", "containers": [container], "volumes": [{"name": "model", "csi": csi}]}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"check-{number}"}, "spec": spec}
