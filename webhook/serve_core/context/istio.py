@@ -3,12 +3,13 @@
 Source: Istio 1.29, the chart's ``mutatingwebhook.yaml`` (which pods are injected).
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from serve_core.base.json import JsonObject, value_at
+from serve_core.syntax import version as versions
+from serve_core.syntax.version import Version
 
 NAMESPACE = "istio-system"
 """Where Istio's control plane keeps its configuration."""
@@ -36,7 +37,6 @@ _YES = ("y", "yes", "true", "on")
 _TRAFFIC = "traffic.sidecar.istio.io/"
 _NAMESPACE_LABELS = frozenset({INJECTION_LABEL, REVISION_LABEL, AMBIENT_LABEL})
 DEFAULT_REVISION = "default"
-Version = tuple[int, int]
 Redirects = Mapping[str, frozenset[str]]
 """Annotation to the values that the injector writes on pods by Istio's own settings."""
 
@@ -220,7 +220,7 @@ def detect(
         name = labels.get(REVISION_LABEL, DEFAULT_REVISION)
         if TAG_LABEL in labels:
             tags[labels[TAG_LABEL]] = name
-        names.setdefault(name, _version(labels.get("app.kubernetes.io/version")))
+        names.setdefault(name, versions.parse(labels.get("app.kubernetes.io/version")))
     values, meshes = {}, {}
     for config_map in config_maps:
         name = _labels(config_map).get(REVISION_LABEL, DEFAULT_REVISION)
@@ -260,7 +260,7 @@ def _revision(name: str, version: Version | None, values: JsonObject | None, mes
     metadata = value_at(mesh, "defaultConfig", "proxyMetadata") or {}
     return Revision(
         name,
-        _version(value_at(values, "global", "tag")) or version,
+        versions.parse(value_at(values, "global", "tag")) or version,
         # Istio before 1.22 calls it istio_cni.
         cni=bool(value_at(values, "pilot", "cni", "enabled") or value_at(values, "istio_cni", "enabled")),
         native={"true": True, "false": False}.get(native),
@@ -305,15 +305,10 @@ def _document(text: object) -> JsonObject | None:
     return load_object(str(text))
 
 
-def _version(text: object) -> Version | None:
-    match = re.match(r"v?([0-9]{1,4})\.([0-9]{1,4})(?![0-9])", str(text), re.ASCII)
-    return (int(match[1]), int(match[2])) if match else None
-
-
 def _oldest(nodes: Iterable[JsonObject]) -> Version | None:
-    versions = [_version(value_at(node, "status", "nodeInfo", "kubeletVersion")) for node in nodes]
-    known = [version for version in versions if version is not None]
-    return min(known) if known and len(known) == len(versions) else None
+    found = [versions.parse(value_at(node, "status", "nodeInfo", "kubeletVersion")) for node in nodes]
+    known = [version for version in found if version is not None]
+    return min(known) if known and len(known) == len(found) else None
 
 
 def _hosts(service_entries: Iterable[JsonObject]) -> dict[str, frozenset[str]]:

@@ -25,11 +25,11 @@ from serve_core.context.istio import (
     Injection,
     IstioInstallation,
     Revision,
-    Version,
     injection_of,
     is_ambient,
 )
 from serve_core.syntax import quantity
+from serve_core.syntax.version import Version
 
 CANONICAL_NAME_LABEL = "service.istio.io/canonical-name"
 NATIVE_ANNOTATION = "sidecar.istio.io/nativeSidecar"
