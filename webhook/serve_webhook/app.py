@@ -274,6 +274,7 @@ class Replica:
             features=features.get("data") or {},
             knative_defaults=defaults.get("data") or {},
             istio=self._mesh.context(),
+            without_image_volumes=self._mesh.without_image_volumes(),
             policies=self._policies.policies,
             servers=self._configuration.servers,
             stores=self._configuration.stores,

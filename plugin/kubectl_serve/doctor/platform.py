@@ -9,9 +9,11 @@ from kubectl_serve.doctor.evidence import KNATIVE, NODE_CACHE, SERVER, Evidence
 from kubectl_serve.doctor.finding import CheckResult, failed, ok, skipped, unseen, warning
 from kubectl_serve.status import model
 from serve_core.base.json import JsonObject, value_at
+from serve_core.context import nodes
 from serve_core.context.cluster import REQUIRED_FEATURES
-from serve_core.knative.features import FLAGS, state
+from serve_core.knative.features import FLAGS, IMAGE_VOLUMES, state
 from serve_core.syntax import image_reference
+from serve_core.syntax import version as versions
 
 KUBERNETES_SINCE = (1, 30)
 """The first version with stable matchConditions of webhooks."""
@@ -52,6 +54,7 @@ def checks(evidence: Evidence) -> Iterator[CheckResult]:
     features = evidence.knative_config.get("config-features", {})
     yield _features(features)
     yield _flag_values(features)
+    yield _image_volumes(evidence, features)
     yield _ingress(evidence, evidence.knative_config.get("config-network", {}))
     yield _domain(evidence.knative_config.get("config-domain", {}))
     yield _tags(evidence, evidence.knative_config.get("config-deployment", {}))
@@ -60,15 +63,9 @@ def checks(evidence: Evidence) -> Iterator[CheckResult]:
         yield _node_cache(evidence.node_cache, features)
 
 
-def _version(text: object) -> tuple[int, int] | None:
-    parts = str(text).lstrip("v").split(".")
-    digits = ["".join(c for c in part if c.isdigit()) for part in parts[:2]]
-    return (int(digits[0]), int(digits[1])) if len(digits) == 2 and all(digits) else None
-
-
 def _kubernetes(evidence: Evidence) -> CheckResult:
     text = str(evidence.version.get("gitVersion", ""))
-    version = _version(text)
+    version = versions.parse(text)
     if version is None:
         return skipped("kubernetes-version", "the API server does not report its version.")
     if version < KUBERNETES_SINCE:
@@ -91,7 +88,7 @@ def _installed(evidence: Evidence) -> CheckResult:
             "Install it: https://knative.dev/docs/install/",
         )
     text = str((evidence.knative["metadata"].get("labels") or {}).get("app.kubernetes.io/version", "unknown"))
-    version = _version(text)
+    version = versions.parse(text)
     if version is not None and version < KNATIVE_SINCE:
         return warning(
             "knative-version",
@@ -128,6 +125,18 @@ def _features(features: Mapping[str, str]) -> CheckResult:
             patch("config-features", missing),
         )
     return ok("knative-features", f"{', '.join(REQUIRED_FEATURES)} is enabled.")
+
+
+def _image_volumes(evidence: Evidence, features: Mapping[str, str]) -> CheckResult:
+    """Whether the nodes can keep images of models, as ``cache: node`` asks."""
+    if evidence.nodes is None:
+        return unseen("image-volumes", "the nodes")
+    if fault := nodes.without_image_volumes(evidence.nodes):
+        return skipped("image-volumes", f"the nodes cannot keep oci:// models: {fault}.")
+    if not IMAGE_VOLUMES.is_met(features):
+        enable = patch("config-features", {IMAGE_VOLUMES.flag: "enabled"})
+        return skipped("image-volumes", f"Knative lets no node keep an oci:// model. To change that: {enable}")
+    return ok("image-volumes", "the nodes can keep oci:// models (kubectl-serve.dev/cache: node).")
 
 
 def _flag_values(features: Mapping[str, str]) -> CheckResult:

@@ -15,7 +15,7 @@ from serve_core.api import runtimes, serving_spec
 from serve_core.api.runtimes import Runtime
 from serve_core.base.constants import COMPLETION_LABEL, NAMESPACE, NODE_CACHE
 from serve_core.base.json import JsonObject
-from serve_core.context import istio
+from serve_core.context import istio, nodes
 from serve_core.context.cluster import PRIVATE_NETWORKS, ClusterContext, LoaderConfig, Snapshot, with_user_ranges
 from serve_core.knative import timeouts
 from serve_core.policy.field_types import read_stores
@@ -71,6 +71,7 @@ async def context(cluster: Cluster) -> tuple[ClusterContext, frozenset[str]]:
             features=features,
             knative_defaults=await _optional_config_map(cluster, _KNATIVE, _DEFAULTS),
             istio=await mesh(cluster),
+            without_image_volumes=nodes.without_image_volumes(await visible(cluster, NODES, None)),
             stores=read_stores(settings.get("stores") or ()),
             user_ranges=with_user_ranges(await visible(cluster, NAMESPACES, None)),
             sidecar_images=frozenset(map(str, settings.get("sidecarImages") or ())),

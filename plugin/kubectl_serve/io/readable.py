@@ -71,7 +71,7 @@ _READ: _Shape = {
         "observedGeneration": int,
         "latestCreatedRevisionName": str,
         "latestReadyRevisionName": str,
-        "nodeInfo": {"kubeletVersion": str},
+        "nodeInfo": {"kubeletVersion": str, "containerRuntimeVersion": str},
         "images": [{"names!": [str]}],
         "addresses": [{"type!": str, "address!": str}],
         "loadBalancer": _BALANCER,

@@ -76,7 +76,11 @@ def thing(api: str, kind: str, name: str, namespace: str | None = None, **rest: 
 
 def knative() -> list[JsonObject]:
     config = {
-        "config-features": {"kubernetes.podspec-init-containers": "enabled", "_example": "text"},
+        "config-features": {
+            "kubernetes.podspec-init-containers": "enabled",
+            "kubernetes.podspec-volumes-image": "enabled",
+            "_example": "text",
+        },
         "config-network": {
             "ingress-class": "istio.ingress.networking.knative.dev",
             "mesh-compatibility-mode": "enabled",
@@ -152,7 +156,8 @@ def mesh(**how: Any) -> list[JsonObject]:
 
 
 def healthy() -> Cluster:
-    node = {"nodeInfo": {"kubeletVersion": "v1.35.4"}, "images": [{"names": [LOADER]}, {"names": [SIGNING]}]}
+    versions = {"kubeletVersion": "v1.35.4", "containerRuntimeVersion": "containerd://2.4.2"}
+    node = {"nodeInfo": versions, "images": [{"names": [LOADER]}, {"names": [SIGNING]}]}
     return Cluster(
         [
             thing("v1", "Node", "a", status=node),
@@ -593,6 +598,23 @@ def test_a_flag_with_values_of_its_own_is_spelt_right(run: Run) -> None:
 
 def test_at_least_fifteen_faults_are_planted() -> None:
     assert len(PLANTED) >= 15
+
+
+@pytest.mark.parametrize(
+    ("flag", "runtime", "verdict", "reason"),
+    [
+        ("enabled", "containerd://2.4.2", "ok", "cache: node"),
+        ("disabled", "containerd://2.4.2", "skipped", "kubectl patch configmap/config-features"),
+        ("enabled", "containerd://1.6.20", "skipped", "image volumes need containerd 2.2"),
+    ],
+)
+def test_whether_nodes_can_keep_images_of_models(run: Run, flag: str, runtime: str, verdict: str, reason: str) -> None:
+    cluster = healthy()
+    cluster.one("Node", "a")["status"]["nodeInfo"]["containerRuntimeVersion"] = runtime
+    cluster.one("ConfigMap", "config-features")["data"]["kubernetes.podspec-volumes-image"] = flag
+    _, found = diagnose(run, cluster)
+    assert found["image-volumes"]["verdict"] == verdict
+    assert reason in found["image-volumes"]["reason"]
 
 
 def test_what_may_not_be_seen_is_not_judged(run: Run) -> None:

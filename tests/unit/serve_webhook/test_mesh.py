@@ -90,6 +90,19 @@ async def test_a_cluster_without_istio_has_none(api: MemoryApi) -> None:
         assert watched.mesh.context() is None
 
 
+async def test_what_the_nodes_can_mount_is_seen_when_it_changes(api: MemoryApi) -> None:
+    def runs(runtime: str) -> JsonObject:
+        info = {"kubeletVersion": "v1.35.4", "containerRuntimeVersion": runtime}
+        return {"metadata": {"name": "a"}, "status": {"nodeInfo": info}}
+
+    async with watching(api) as watched:
+        assert watched.mesh.without_image_volumes() == "no node is known"
+        api.put(NODES, runs("containerd://2.4.2"))
+        await watched.until(lambda: not watched.mesh.without_image_volumes())
+        api.put(NODES, runs("containerd://1.6.20"))
+        await watched.until(lambda: "containerd 1.6.20" in watched.mesh.without_image_volumes())
+
+
 async def test_istio_that_comes_later_is_seen(api: MemoryApi) -> None:
     api.put(NODES, node("v1.35.4"))
     async with watching(api) as watched:

@@ -15,10 +15,11 @@ from serve_core.api.loader_protocol import LoaderOutput
 from serve_core.api.state import State
 from serve_core.base.constants import CONDITION_MODEL_LOADED, CONDITION_READY, CONDITION_STATE
 from serve_core.base.escaping import is_visible
+from serve_core.base.json import JsonObject
 from serve_core.base.ownership import identity
-from serve_core.base.reasons import Diagnostic, diagnostic
+from serve_core.base.reasons import Diagnostic, diagnostic, explanation
 from serve_webhook.cache import trimming
-from serve_webhook.reconcile import plan
+from serve_webhook.reconcile import conditions, plan
 from serve_webhook.reconcile.actions import Apply, Delete, Merge, SetConditions, SetMinimum
 from serve_webhook.reconcile.conditions import MAX_MESSAGE, MAX_REASON, Condition
 from serve_webhook.reconcile.observed import LastApplied, Observed
@@ -756,6 +757,37 @@ def test_a_model_in_a_claim_needs_no_loader() -> None:
     service = live()
     del service["spec"]["template"]["spec"]["initContainers"]
     assert loaded(observed(service=service)).reason == "NotNeeded"
+
+
+def test_a_model_that_is_an_image_is_pulled_and_then_there() -> None:
+    def found(*own_pods: JsonObject) -> Condition:
+        service = live("Unknown", serving="")
+        spec = service["spec"]["template"]["spec"]
+        del spec["initContainers"]
+        spec["containers"] = [{"name": "model-server"}]
+        spec["volumes"] = [{"name": "model", "image": {"reference": "registry.example.com/iris:1"}}]
+        return loaded(observed(service=service, pods=own_pods))
+
+    assert found().reason == "PullingModel"
+    assert found(server_pod(state={"waiting": {"reason": "ContainerCreating"}})).reason == "PullingModel"
+    failed = {"reason": "ErrImagePull", "message": "registry.example.com/iris:1: 401 Unauthorized"}
+    assert found(server_pod(state={"waiting": failed})).reason == "ModelNotPulled"
+    assert found(server_pod(state={"running": {}})).status == "True"
+
+
+def test_the_reason_why_each_pod_downloads_the_model_is_on_the_deployment_once() -> None:
+    def reported(*why: str, before: Condition | None = None) -> Condition:
+        explanations = tuple(explanation("ModelNotOnNode", why=each) for each in why)
+        return conditions.explained(before or conditions.from_code("ModelLoaded", "True", "Loaded"), explanations)
+
+    plain = conditions.from_code("ModelLoaded", "True", "Loaded").message
+    first = reported("it is signed")
+    assert (
+        first.message == f"{plain} Init container model-loader downloads the model for each pod, because it is signed."
+    )
+    assert reported("it is signed", before=first) == first
+    assert reported("it is pinned", before=first).message.endswith("because it is pinned.")
+    assert reported(before=first).message == plain
 
 
 def test_a_stored_deployment_that_cannot_be_rendered_says_why_and_is_not_parked() -> None:

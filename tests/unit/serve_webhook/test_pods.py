@@ -235,6 +235,61 @@ def test_what_keeps_the_server_from_serving(found: dict[str, Any], expected: tup
     assert finding is None or expected is None or expected[1] in finding.message
 
 
+IMAGE = "registry.example.com/models/iris:1"
+
+
+def waiting(reason: str, message: str) -> dict[str, Any]:
+    return {"state": {"waiting": {"reason": reason, "message": message}}}
+
+
+@pytest.mark.parametrize(
+    ("found", "warning", "expected"),
+    [
+        (pod(), "", ("Unknown", "PullingModel", "the node pulls")),
+        (pod(server={"state": RUNNING}), "", ("True", "ModelPulled", "")),
+        (pod(server={"state": CRASHED, "lastState": ended(3)}), "", ("True", "ModelPulled", "")),
+        (
+            pod(server=waiting("ErrImagePull", f'failed to pull and unpack image "{IMAGE}": 401 Unauthorized')),
+            "",
+            ("False", "ModelNotPulled", "401 Unauthorized"),
+        ),
+        (
+            pod(server=waiting("ImagePullBackOff", f'Back-off pulling image "{IMAGE}"')),
+            "",
+            ("False", "ModelNotPulled", "kubernetes.io/dockerconfigjson"),
+        ),
+        (
+            pod(server=waiting("ErrImagePull", 'failed to pull image "example.com/server:1"')),
+            "",
+            ("False", "ImagePullFailed", "example.com/server:1"),
+        ),
+        (
+            pod(
+                server=waiting(
+                    "CreateContainerError", 'ImageVolumeMountFailed: failed to ensure image subpath "models"'
+                )
+            ),
+            "",
+            ("False", "ModelNotMounted", "/models"),
+        ),
+        (
+            pod(server=waiting("CreateContainerConfigError", 'secret "db" not found')),
+            "",
+            ("False", "SecretNotFound", "db"),
+        ),
+        (pod(), "no space left on device", ("Unknown", "NotStarted", "no space left on device")),
+        (pod(conditions=(UNSCHEDULABLE,)), "", ("False", "Unschedulable", "nvidia.com/gpu")),
+    ],
+)
+def test_the_state_of_a_model_that_is_an_image(
+    found: dict[str, Any], warning: str, expected: tuple[str, str, str]
+) -> None:
+    status, code, message = expected
+    finding = pods.image_finding(trimming.pod(found), "model-server", IMAGE, warning)
+    assert (finding.status, finding.code) == (status, code)
+    assert message.lower() in finding.message.lower()
+
+
 def test_other_init_containers_say_nothing_of_the_model() -> None:
     found = pod(state=RUNNING)
     found["status"]["initContainerStatuses"].insert(0, {"name": "istio-init", "state": ended(0)})

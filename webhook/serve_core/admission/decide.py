@@ -79,7 +79,7 @@ NOT_SERVED = (Stage((steps.give_back,), warns=True),)
 
 STORED = (
     Stage((steps.require_completion,)),
-    Stage((steps.choose_name, *_RENDER), warns=True),
+    Stage((steps.choose_name, steps.explain_loader, *_RENDER), warns=True),
 )
 """What :func:`render_stored` does with a Deployment that has a model."""
 

@@ -22,7 +22,7 @@ from serve_core.api.annotations import (
     path_of,
 )
 from serve_core.base import bounds, overlay
-from serve_core.base.constants import SERVED_LABEL
+from serve_core.base.constants import LOADER_CONTAINER, SERVED_LABEL
 from serve_core.base.overlay import FieldRecord
 from serve_core.base.reasons import diagnostic, explanation, quote
 from serve_core.base.workload import POD, Workload, index_of
@@ -30,7 +30,7 @@ from serve_core.context.neighbours import Neighbours
 from serve_core.istio import authorization, telemetry
 from serve_core.knative import domain_mapping, name_conflict
 from serve_core.knative.traffic import MAX_NAME, PREVIOUS_TAG
-from serve_core.workload import serving_port
+from serve_core.workload import on_node, serving_port
 from serve_core.workload.model_server import front_container, server_container
 
 _FILLED = frozenset(
@@ -220,6 +220,18 @@ def limit_annotations(admission: Admission) -> None:
 
 
 # --- Render
+
+
+def explain_loader(admission: Admission) -> None:
+    """Explain why the pods of a stored Deployment download a model that should stay on the node."""
+    loaders = (each for each in admission.workload.init_containers if each.get("name") == LOADER_CONTAINER)
+    if admission.spec.cache.on_node and any(loaders):
+        spec, context = admission.spec, admission.context
+        why = on_node.why_not(spec, context)
+        if on_node.prefers_image(spec, context):
+            why = on_node.why_never_image(admission.workload, spec, context)
+        why = why or "that was so, or the Deployment has fields of its own for it, when it was completed"
+        admission.findings.explanations.append(explanation("ModelNotOnNode", why=why))
 
 
 def report_name(admission: Admission) -> None:

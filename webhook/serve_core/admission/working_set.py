@@ -19,7 +19,7 @@ from serve_core.context.cluster import ClusterContext
 from serve_core.istio import injection
 from serve_core.istio.injection import MeshDecision
 from serve_core.knative.features import FeatureNeed
-from serve_core.workload import serving_port
+from serve_core.workload import on_node, serving_port
 from serve_core.workload.serving_port import ServingPort
 
 
@@ -107,7 +107,14 @@ class Admission:
     def mesh(self) -> MeshDecision:
         """How the pods are connected to the mesh, decided at the first use: completion does not change the answer."""
         has_user_range = self.workload.namespace in self.context.user_ranges
-        return injection.decide(self.workload, self.spec, self.context.istio, has_user_range=has_user_range)
+        is_image = self.spec.cache.on_node and not on_node.why_no_image(self.workload, self.spec, self.context)
+        return injection.decide(
+            self.workload,
+            self.spec,
+            self.context.istio,
+            has_user_range=has_user_range,
+            has_loader=self.spec.model.scheme != "pvc" and not is_image,
+        )
 
     @property
     def serving_port(self) -> ServingPort:

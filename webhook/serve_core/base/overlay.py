@@ -25,7 +25,7 @@ from serve_core.base.json import JsonObject, canonical, escape, unescape
 # Kubernetes' patchMergeKey of each list (k8s.io/api, core/v1 types). Containers are filled field by field, ...
 _CONTAINER_LISTS = {"containers": "name", "initContainers": "name"}
 # ... elements of these lists are filled whole or not at all: a volume with two sources would be refused.
-_ELEMENT_LISTS = {"volumes": "name", "env": "name", "volumeMounts": "mountPath"}
+_ELEMENT_LISTS = {"volumes": "name", "env": "name", "volumeMounts": "mountPath", "imagePullSecrets": "name"}
 _MERGE_KEYS = _CONTAINER_LISTS | _ELEMENT_LISTS
 _FIRST = ("initContainers", "env")
 # One value each: the user's fields and ours would contradict each other.

@@ -444,6 +444,11 @@ _CHOICES = (
         "the first pod downloads the model to PersistentVolumeClaim {claim}; the others use it from there.",
         "",
     ),
+    (
+        "ModelFromImage",
+        "the node pulls image {image}{secret}, and mounts its folder /{folder}; no pod downloads the model.",
+        "",
+    ),
     ("ModelByLoader", "init container model-loader downloads the model before the server starts.", ""),
     ("ModelOnNode", "the node cache mounts the model: the first pod of a node downloads it, the others use it.", ""),
     ("ModelNotOnNode", "init container model-loader downloads the model for each pod, because {why}.", ""),
@@ -547,7 +552,26 @@ _CONDITIONS = (
     (
         "ImagePullFailed",
         "the node cannot pull an image.",
-        "Check the image's name, and the pull secrets of the service account.",
+        "Check the image's name, and the pull secrets of the pod or of its service account.",
+    ),
+    ("PullingModel", "the node pulls the model's image.", ""),
+    ("ModelPulled", "the node has the model's image.", ""),
+    (
+        "ModelNotPulled",
+        "the node cannot pull the model's image.",
+        (
+            "Check kubectl-serve.dev/model, and that the Secret of kubectl-serve.dev/credentials has type "
+            "kubernetes.io/dockerconfigjson. If it is not an image, or the Secret is of another type, set "
+            "kubectl-serve.dev/cache to none: the loader then downloads it."
+        ),
+    ),
+    (
+        "ModelNotMounted",
+        "the node cannot mount the folder /{folder} of the model's image.",
+        (
+            "Put the model into that folder of the image. If it is not an image, set kubectl-serve.dev/cache to none: "
+            "the loader then downloads it."
+        ),
     ),
     ("OutOfMemory", "a container ran out of memory.", "Increase its memory limit."),
     (

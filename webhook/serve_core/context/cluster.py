@@ -79,6 +79,9 @@ class ClusterContext:
     """The loaders and runtimes that models were completed with, by digest, as the server stored them."""
     servers: tuple[KnownServer, ...] = ()
     """Model servers that are recognized in the Deployments of others."""
+    without_image_volumes: str = ""
+    """Why pods cannot have images as volumes, as a clause; empty if all nodes can mount them, as is assumed without a
+    cluster."""
     knative_defaults: Mapping[str, str] = field(default_factory=dict)
     """The data of ConfigMap ``knative-serving/config-defaults``."""
     node_cache: bool = False

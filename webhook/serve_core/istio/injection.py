@@ -76,6 +76,7 @@ class _Pod(NamedTuple):
     namespace: str
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
+    has_loader: bool
     has_user_range: bool = False
     """Whether the namespace gives its pods their user IDs."""
 
@@ -103,7 +104,12 @@ class _Pod(NamedTuple):
 
 
 def decide(
-    workload: Workload, spec: ServingSpec, istio: IstioInstallation | None, *, has_user_range: bool = False
+    workload: Workload,
+    spec: ServingSpec,
+    istio: IstioInstallation | None,
+    *,
+    has_loader: bool,
+    has_user_range: bool = False,
 ) -> MeshDecision:
     """Decide how the pods of a served Deployment are connected to the mesh. Without Istio nothing is set.
 
@@ -112,7 +118,7 @@ def decide(
     if istio is None:
         return _refuse("MeshMissing", MESH) if spec.mesh == "istio" else MeshDecision()
     namespace = workload.namespace or "default"
-    pod = _Pod(istio, namespace, workload.pod_labels, workload.template_annotations, has_user_range)
+    pod = _Pod(istio, namespace, workload.pod_labels, workload.template_annotations, has_loader, has_user_range)
     if spec.mesh == "none":
         return _opted_out(pod)
     injection, asked = pod.injection(), {}
@@ -198,7 +204,7 @@ def _sidecar(pod: _Pod, spec: ServingSpec, revision: Revision, why: str) -> Mesh
     if any(key in pod.annotations for key in PROXY_RESOURCES):
         annotations |= {key: value for key, value in revision.proxy_resources.items() if key not in pod.annotations}
     uid: int | None = None
-    if spec.model.scheme != "pvc":
+    if pod.has_loader:
         native = _native(pod, revision)
         annotations |= native.annotations
         if native.first and revision.registry_only:

@@ -77,6 +77,12 @@ class FeatureNeed:
         return found == ENABLED or (found == ALLOWED and not self.exact)
 
 
+IMAGE_VOLUMES = FeatureNeed("kubernetes.podspec-volumes-image", exact=True)
+"""For the image of a model as a volume."""
+CSI_VOLUMES = FeatureNeed("kubernetes.podspec-volumes-csi", exact=True)
+"""For a volume of the node cache."""
+
+
 class UnknownFeatureError(ValueError):
     """A name is no feature flag about a pod's fields. ``hint`` has what it could mean."""
 

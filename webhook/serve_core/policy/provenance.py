@@ -36,13 +36,17 @@ def not_fixed_findings(
     source = model_uri.parse(origin.text)
     mine = find_store(source, own) is not None
     known = own if mine else subject.stores
-    if origin.unknown or not origin.by_loader or source.scheme in _IN_CLUSTER:
+    if origin.unknown or not (origin.by_loader or origin.by_node) or source.scheme in _IN_CLUSTER:
         return
     if not (always or mine) or stores.may_lead_anywhere(source, known):
         return
     wanted = stores.store_of(source, known)
     bound = origin.store
-    if wanted is None:
+    if origin.by_node:
+        if find_store(source, known) is None:
+            return  # the registry in the URI, as the node's administrator has configured it
+        why, way_out = "the node does not follow that", "Let the loader load it: kubectl-serve.dev/cache: none."
+    elif wanted is None:
         why, way_out = (
             "the user's Secret determines that store",
             "Ask the author of the policy to name the store under sources.stores.",

@@ -44,6 +44,8 @@ class Origin:
     """The field of the pod by which host names may resolve to other addresses; empty where there is none."""
     by_loader: bool = True
     """Whether a loader reads it, with its user's credentials. Otherwise the node does, or it is only asked for."""
+    by_node: bool = False
+    """Whether the node pulls it as an image."""
     unknown: str = ""
     """Why the object does not show what is loaded; empty where it does. If set, ``text`` is an unproven claim."""
 

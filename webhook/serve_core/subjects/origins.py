@@ -166,7 +166,9 @@ def _mounted(pod: JsonObject, path: str, annotated: str) -> Iterator[Origin]:
                 if not (annotated == text or annotated.rpartition("/")[0] == text):
                     yield Origin(text, f"{at}.persistentVolumeClaim")
             elif "image" in sources:
-                yield Origin(_artifact(str(value_at(volume, "image", "reference"))), f"{at}.image", by_loader=False)
+                yield Origin(
+                    _artifact(str(value_at(volume, "image", "reference"))), f"{at}.image", by_loader=False, by_node=True
+                )
             elif "hostPath" in sources:
                 folder = str(value_at(volume, "hostPath", "path")).strip("/")
                 yield Origin(uri_of_path("file", "", folder), f"{at}.hostPath")

@@ -35,6 +35,8 @@ def pod_spec_parts(
         if value_at(volume, "image", "reference")
     )
     secrets = [*parts["secrets"], *(use for volume, at in volumes for use in _volume_secrets(volume, at))]
+    if any("image" in volume for volume, _ in volumes):
+        secrets += _pull_secrets(pod, path)
     parts["secrets"] = tuple(dict.fromkeys(secrets))
     parts["pods"] = (
         PodUse(
@@ -161,6 +163,14 @@ def _container_secrets(container: JsonObject, environment: list[tuple[JsonObject
     for source, at in elements(container.get("envFrom"), f"{path}.envFrom"):
         if name := value_at(source, "secretRef", "name"):
             yield Use(str(name), f"{at}.secretRef")
+
+
+def _pull_secrets(pod: JsonObject, path: str) -> Iterator[Use]:
+    """The Secrets with which the kubelet pulls images. They count where an image has data: the loader would get such
+    credentials as a volume."""
+    for secret, at in elements(pod.get("imagePullSecrets"), f"{path}.imagePullSecrets"):
+        if name := secret.get("name"):
+            yield Use(str(name), at)
 
 
 def _volume_secrets(volume: JsonObject, path: str) -> Iterator[Use]:

@@ -19,7 +19,7 @@ from serve_core.base.constants import MODEL_MOUNT, MODEL_SUBPATH, MODEL_VOLUME, 
 from serve_core.base.json import JsonObject, objects_in, value_at
 from serve_core.base.workload import index_of
 from serve_core.syntax import image_reference, mount_path, object_name, quantity
-from serve_core.workload import arguments, cache_volume, command_line
+from serve_core.workload import arguments, cache_volume, command_line, model_image
 from serve_core.workload.loader_container import RESTRICTED, TERMINATION, is_of_the_platform
 
 # What the API server would default inside a probe (k8s.io/kubernetes, pkg/apis/core/v1/defaults.go).
@@ -297,9 +297,15 @@ def _model_mounts(server: JsonObject, pod: JsonObject) -> Iterator[JsonObject]:
             continue
         if not mount.keys() <= {"name", "mountPath", "readOnly", "subPath"}:
             continue
-        downloaded = kinds == {"emptyDir"} or (kinds == {"csi"} and cache_volume.is_ours(held[0]))
-        if (downloaded and mount.get("subPath") == MODEL_SUBPATH) or kinds == {"persistentVolumeClaim"}:
+        if kinds == {"persistentVolumeClaim"} or (len(kinds) == 1 and mount.get("subPath") == _folder(held[0])):
             yield mount
+
+
+def _folder(volume: JsonObject) -> str:
+    """The model's folder in its volume, by the volume's kind. Of any other volume, no folder has this name."""
+    if "image" in volume:
+        return model_image.FOLDER
+    return MODEL_SUBPATH if "emptyDir" in volume or cache_volume.is_ours(volume) else "/"
 
 
 def _difference(found: JsonObject, wanted: JsonObject, runtime: Runtime) -> str:

@@ -1,11 +1,14 @@
-"""Istio's installation, from watches. Istio may be installed, changed or removed at any time."""
+"""Istio's installation, and what the nodes can do, from watches.
+
+Istio may be installed, changed or removed at any time.
+"""
 
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
 
 from serve_core.base.json import JsonObject
-from serve_core.context import istio
+from serve_core.context import istio, nodes
 from serve_core.context.cluster import USER_RANGE, has_user_range
 from serve_core.context.istio import IstioInstallation
 from serve_kube.resources import CONFIG_MAPS, DAEMON_SETS, MUTATING_WEBHOOKS, NAMESPACES, NODES, SERVICE_ENTRIES
@@ -38,8 +41,9 @@ class MeshCache(CachedResources):
         }
         super().__init__(*self._informers.values())
         self._context: IstioInstallation | None = None
+        self._without_image_volumes = nodes.without_image_volumes(())
         self._stale = True
-        self._reported: IstioInstallation | None = None
+        self._reported: tuple[IstioInstallation | None, str] = (None, self._without_image_volumes)
         self._timer: asyncio.TimerHandle | None = None
         for one in self._informers.values():
             one.subscribe(self._update)
@@ -50,10 +54,19 @@ class MeshCache(CachedResources):
         return self._informers["namespaces"]
 
     def context(self) -> IstioInstallation | None:
+        self._read()
+        return self._context
+
+    def without_image_volumes(self) -> str:
+        """Why the nodes cannot mount images as volumes; empty if they can."""
+        self._read()
+        return self._without_image_volumes
+
+    def _read(self) -> None:
         if self._stale:
             self._context = istio.detect(**{name: list(informer) for name, informer in self._informers.items()})
+            self._without_image_volumes = nodes.without_image_volumes(self._informers["nodes"])
             self._stale = False
-        return self._context
 
     def _update(self, _old: JsonObject | None, _new: JsonObject | None) -> None:
         self._stale = True
@@ -62,9 +75,10 @@ class MeshCache(CachedResources):
 
     def _settle(self) -> None:
         self._timer = None
-        if self.synced and self.context() != self._reported:
-            self._reported = self.context()
-            logger.info("Istio: %s.", _sentence(self._reported))
+        found = (self.context(), self.without_image_volumes())
+        if self.synced and found != self._reported:
+            self._reported = found
+            logger.info("Istio: %s. Image volumes: %s.", _sentence(found[0]), found[1] or "on all nodes")
             self._changed()
 
 
@@ -96,7 +110,8 @@ def _configuration(manifest: JsonObject) -> JsonObject:
 
 def _node(manifest: JsonObject) -> JsonObject:
     info = (manifest.get("status") or {}).get("nodeInfo") or {}
-    made = _labelled(manifest) | {"status": {"nodeInfo": {"kubeletVersion": info.get("kubeletVersion")}}}
+    versions = {key: info.get(key) for key in ("kubeletVersion", "containerRuntimeVersion")}
+    made = _labelled(manifest) | {"status": {"nodeInfo": versions}}
     made["metadata"].pop("labels", None)
     return made
 

@@ -10,8 +10,9 @@ from serve_core.api.state import State
 from serve_core.base.constants import CONDITION_MODEL_LOADED, CONDITION_READY, CONDITION_STATE, LOADER_CONTAINER
 from serve_core.base.escaping import inline, visible
 from serve_core.base.json import JsonObject
-from serve_core.base.reasons import Diagnostic
-from serve_core.workload import cache_volume
+from serve_core.base.reasons import Diagnostic, Explanation
+from serve_core.workload import cache_volume, model_image
+from serve_core.workload.model_server import server_container
 from serve_kube.conditions import find_condition
 from serve_webhook.reconcile import pods
 from serve_webhook.reconcile.pods import PodFinding
@@ -145,32 +146,37 @@ def model_loaded(progress: ServiceProgress) -> Condition:
 
 
 def _model_loaded(progress: ServiceProgress) -> PodFinding:
-    reported = progress.reported
-    if not _has_loader(progress.service):
+    reported, image = progress.reported, _image(progress.service)
+    if not image and not _has_loader(progress.service):
         return PodFinding("True", "NotNeeded", pods.sentence("NotNeeded"))
-    loading = PodFinding("Unknown", "Loading", pods.sentence("Loading"))
+    code = "PullingModel" if image else "Loading"
+    loading = PodFinding("Unknown", code, pods.sentence(code))
     if not progress.settled:
         return _repeated(reported) if reported else loading
-    findings = _loader_findings(progress.pods, progress.name, progress.outputs, progress.warnings)
+    findings = _model_findings(progress.service, progress.pods, progress.name, progress.outputs, progress.warnings)
     is_ready = bool(progress.ready) and progress.created == progress.ready
     if findings:
         found = min(findings, key=_order)
         # A new pod does not change that the model was loaded before.
-        if found.code == "Loading" and is_ready and reported and reported.status == "True":
+        if found.code in _LOADING and is_ready and reported and reported.status == "True":
             return _repeated(reported)
         return found
     if is_ready and reported and reported.status != "Unknown" and progress.reported_revision == progress.ready:
         return _repeated(reported)
     if is_ready:
-        return PodFinding("True", "Loaded", pods.sentence("Loaded"))
+        code = "ModelPulled" if image else "Loaded"
+        return PodFinding("True", code, pods.sentence(code))
     if progress.knative("ConfigurationsReady").get("status") == "False" and reported and reported.status == "False":
         return _repeated(reported)
     return loading
 
 
+_LOADING = ("Loading", "PullingModel")
+
+
 def _order(finding: PodFinding) -> int:
     """One pod that has the model is enough; a failure counts more than "loading"."""
-    return {"True": 0, "False": 1}.get(finding.status, 3 if finding.code == "Loading" else 2)
+    return {"True": 0, "False": 1}.get(finding.status, 3 if finding.code in _LOADING else 2)
 
 
 def _repeated(condition: Condition) -> PodFinding:
@@ -281,12 +287,12 @@ def deployment_loaded(
     warnings: Mapping[str, str],
 ) -> Condition:
     """ModelLoaded of a Deployment that itself runs its pods; ``own_pods``: those of its present template."""
-    name = deployment["metadata"]["name"]
-    if not _has_loader(deployment):
+    name, image = deployment["metadata"]["name"], _image(deployment)
+    if not image and not _has_loader(deployment):
         return from_code(CONDITION_MODEL_LOADED, "True", "NotNeeded")
-    findings = _loader_findings(own_pods, name, outputs, warnings)
+    findings = _model_findings(deployment, own_pods, name, outputs, warnings)
     if not findings:
-        return from_code(CONDITION_MODEL_LOADED, "Unknown", "Loading")
+        return from_code(CONDITION_MODEL_LOADED, "Unknown", "PullingModel" if image else "Loading")
     return Condition(CONDITION_MODEL_LOADED, *_parts(min(findings, key=_order)))
 
 
@@ -308,9 +314,26 @@ def deployment_ready(
     return Condition(CONDITION_READY, "Unknown", "Progressing", "Waiting for the Deployment's pods.")
 
 
-def _loader_findings(
-    own_pods: Sequence[JsonObject], name: str, outputs: Mapping[str, LoaderOutput], warnings: Mapping[str, str]
+def explained(loaded: Condition, explanations: Sequence[Explanation]) -> Condition:
+    """ModelLoaded, with the reason why each pod downloads a model that should stay on the node."""
+    begin = pods.sentence("ModelNotOnNode", why="").partition(", because")[0]
+    plain = loaded.message.partition(begin)[0].rstrip()
+    why = next((each.message for each in explanations if each.code == "ModelNotOnNode"), "")
+    return replace(loaded, message=f"{plain} {why[:1].upper()}{why[1:]}".strip())
+
+
+def _model_findings(
+    owner: JsonObject,
+    own_pods: Sequence[JsonObject],
+    name: str,
+    outputs: Mapping[str, LoaderOutput],
+    warnings: Mapping[str, str],
 ) -> list[PodFinding]:
+    """What each pod of an owner shows of its model."""
+    if image := _image(owner):
+        server = server_container(owner["spec"]["template"]["spec"].get("containers") or []) or {}
+        at = str(server.get("name"))
+        return [pods.image_finding(pod, at, image, warnings.get(_name(pod), "")) for pod in own_pods]
     return [
         pods.loader_finding(pod, outputs.get(_name(pod), NOTHING), name, warnings.get(_name(pod), ""))
         for pod in own_pods
@@ -320,6 +343,11 @@ def _loader_findings(
 def _server_finding(own_pods: Sequence[JsonObject], name: str, warnings: Mapping[str, str]) -> PodFinding | None:
     """The first reason why a model server does not serve."""
     return next(filter(None, (pods.server_finding(pod, name, warnings.get(_name(pod), "")) for pod in own_pods)), None)
+
+
+def _image(owner: JsonObject) -> str:
+    """The image that is the model's volume, if it is one."""
+    return model_image.reference_in(owner["spec"]["template"]["spec"])
 
 
 def _has_loader(owner: JsonObject) -> bool:

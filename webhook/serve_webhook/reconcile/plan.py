@@ -287,6 +287,7 @@ def _conditions(observed: Observed, progress: ServiceProgress | None) -> list[Co
         loaded = conditions.model_loaded(progress)
     else:
         loaded = conditions.from_code(CONDITION_MODEL_LOADED, "Unknown", "Loading")
+    loaded = conditions.explained(loaded, observed.verdict.explanations)
     if observed.verdict.refused:
         problems = observed.verdict.problems
         text = "\n".join(map(str, problems))
@@ -366,7 +367,7 @@ def _is_event(new: Condition, old: Condition | None) -> bool:
     if new.type == CONDITION_STATE or _is_same(new, old):
         return False
     if new.type == CONDITION_MODEL_LOADED:
-        return new.reason not in ("Loaded", "Loading", "NotNeeded")
+        return new.reason not in ("Loaded", "Loading", "ModelPulled", "PullingModel", "NotNeeded")
     return new.reason not in ("Progressing", "ModelNotLoaded")
 
 

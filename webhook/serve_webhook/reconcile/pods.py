@@ -16,6 +16,8 @@ from serve_core.base.json import JsonObject, value_at
 from serve_core.base.ownership import controller
 from serve_core.base.reasons import CATALOGUE, condition_message
 from serve_core.istio.injection import PROXY_UID
+from serve_core.syntax import image_reference
+from serve_core.workload import model_image
 from serve_kube.conditions import find_condition
 from serve_webhook.cache.trimming import INJECTED_ANNOTATION, REVISION_LABEL, SCHEDULED, TEMPLATE_LABEL
 
@@ -26,13 +28,22 @@ MAX_DETAIL = 800
 _UNCUT_LENGTH = 63 - len("-deployment") - 32
 """Characters of a revision's name that are in its Deployment's name (knative.dev/pkg, kmeta.ChildName)."""
 _PULL_FAILURES = frozenset(
-    {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError"}
+    {
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "ErrImageNeverPull",
+        "InvalidImageName",
+        "ImageInspectError",
+        "RegistryUnavailable",
+    }
 )
 _START_FAILURES = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 _STARTING = frozenset({None, "PodInitializing", "ContainerCreating"})
 _NOT_FOUND = {"secret": ("SecretNotFound", "secret"), "configmap": ("ConfigMapNotFound", "config_map")}
 _MISSING = re.compile(r'(secret|configmap) "([^"]+)" not found')
 """The kubelet's sentence about a volume or a variable. It has no reason code for this: the text is all there is."""
+_MOUNT_FAILURE = "ImageVolumeMountFailed"
+"""In the message of a container runtime that cannot mount an image (k8s.io/cri-api, ``pkg/errors``)."""
 _SIDECAR = "istio-proxy"
 _ON_NODE = re.compile(r'for volume "model" : rpc error: code = \w{1,32} desc = ([A-Za-z]{1,32}): (.*)', re.DOTALL)
 """The kubelet's sentence about a volume that the node cache does not mount: a code of the loader, and its message."""
@@ -208,6 +219,32 @@ def _from_cache(code: str, message: str) -> PodFinding:
     if code not in loader_protocol.CODES:
         return PodFinding("Unknown", "Loading", f"{sentence('Loading')} {message}"[:MAX_DETAIL])
     return PodFinding("False", code, message[:MAX_DETAIL])
+
+
+def image_finding(pod: JsonObject, server: str, image: str, warning: str = "") -> PodFinding:
+    """The state of the model in a pod whose model is an image on the node.
+
+    ``server``: the container that mounts it, which the kubelet creates once it has the image; ``image``: its reference.
+    """
+    if unschedulable := _unschedulable(pod):
+        return unschedulable
+    statuses = (pod.get("status") or {}).get("containerStatuses") or []
+    status: JsonObject = next((each for each in statuses if each["name"] == server), {})
+    state = status.get("state") or {}
+    waiting = state.get("waiting") or {}
+    reason, message = waiting.get("reason"), str(waiting.get("message") or "")
+    if reason in _PULL_FAILURES:
+        is_model = image_reference.repository(image) in message
+        return _finding("False", "ModelNotPulled" if is_model else "ImagePullFailed", waiting)
+    if reason in _START_FAILURES:
+        if _MOUNT_FAILURE in message:
+            return _finding("False", "ModelNotMounted", waiting, folder=model_image.FOLDER)
+        return _not_started(pod, waiting)
+    if state.keys() - {"waiting"} or status.get("lastState"):
+        return PodFinding("True", "ModelPulled", sentence("ModelPulled"))
+    if warning:
+        return _not_started(pod, {"message": warning})
+    return PodFinding("Unknown", "PullingModel", sentence("PullingModel"))
 
 
 def server_finding(pod: JsonObject, name: str, warning: str = "") -> PodFinding | None:

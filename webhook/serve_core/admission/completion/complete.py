@@ -8,7 +8,7 @@ from serve_core.admission.completion.own_server import OwnServer
 from serve_core.admission.working_set import Admission
 from serve_core.api import hub_on_claim, loader_protocol, runtimes, sizing
 from serve_core.api.annotation_values import Format
-from serve_core.api.annotations import COMPLETED_WITH, CUSTOM, DEPLOYMENT, KNATIVE, MODEL, PORT, RUNTIME, path_of
+from serve_core.api.annotations import COMPLETED_WITH, CUSTOM, DEPLOYMENT, MODEL, PORT, RUNTIME, path_of
 from serve_core.api.models import SUFFIX_FORMATS
 from serve_core.api.runtimes import Runtime, Variant
 from serve_core.api.serving_spec import ServingSpec
@@ -22,17 +22,23 @@ from serve_core.base.constants import (
 )
 from serve_core.base.findings import Findings
 from serve_core.base.json import JsonObject
-from serve_core.base.reasons import Diagnostic, capped, diagnostic, explanation
+from serve_core.base.reasons import Diagnostic, Explanation, capped, diagnostic, explanation
 from serve_core.base.workload import POD, Workload, index_of
 from serve_core.context.cluster import ClusterContext
 from serve_core.istio.injection import MeshDecision
 from serve_core.knative import limits
-from serve_core.knative.features import FeatureNeed
-from serve_core.workload import cache_volume, hub_access, loader_container, loader_stores, model_server
+from serve_core.workload import (
+    cache_volume,
+    hub_access,
+    loader_container,
+    loader_stores,
+    model_image,
+    model_server,
+    on_node,
+)
 from serve_core.workload.loader_container import LoaderRequest, SharedClaim
 from serve_core.workload.model_server import extended_resources, server_container
 
-_VOLUMES = FeatureNeed("kubernetes.podspec-volumes-csi", exact=True)
 PROGRESS_DEADLINE_DEFAULT = 600
 """Seconds: the API server's default for a Deployment, and Knative's."""
 
@@ -190,20 +196,11 @@ def _overlay(
     if spec.file_name is not None and server.runtime is not None:
         findings.explanations.append(explanation("ModelPathIsFile", path=spec.model_path))
 
-    pod: JsonObject = {}
-    request: LoaderRequest | None = None
-    if spec.model.scheme == "pvc":
-        how = "for reading and writing" if spec.writable else "read-only"
-        findings.explanations.append(explanation("ModelFromClaim", claim=spec.model.host, how=how))
-        claim = {"claimName": spec.model.host, **_read_only(spec)}
-        volumes = [{"name": MODEL_VOLUME, "persistentVolumeClaim": claim}]
-    else:
-        masked = _has_token(workload, server)
-        request = _request(spec, context, workload, mesh, findings, masked=masked, hub_cache=hub_cache)
-        loading = _loading(spec, request, workload, context, findings)
-        volumes = loading.pop("volumes")
-        pod |= loading
-    mount = _mount(spec, request)
+    source = _source(workload, server, spec, context, mesh, findings, hub_cache=hub_cache)
+    pod, request, volumes = dict(source.fields), source.request, list(source.volumes)
+    mount = {"name": MODEL_VOLUME, "mountPath": spec.mount, **_read_only(spec)}
+    if source.folder:
+        mount["subPath"] = source.folder
     container: JsonObject = {"name": server.name}
     beside: list[JsonObject] = []
     if server.runtime is None:
@@ -248,49 +245,74 @@ def _overlay(
     return {"metadata": {"labels": {SERVED_LABEL: "true"}}, "spec": {**selector, "template": template}}
 
 
-def _not_on_node(spec: ServingSpec, request: LoaderRequest, workload: Workload, context: ClusterContext) -> str:
-    """Why the node cannot keep the model for other pods; empty if it can."""
-    if not context.node_cache:
-        return "this cluster keeps no models on its nodes"
-    if spec.mode == KNATIVE and not _VOLUMES.is_met(context.features):
-        return f"Knative's feature flag {_VOLUMES.flag} is not enabled"
-    return cache_volume.why_not(request, workload.pod)
+@dataclass(frozen=True)
+class _Source:
+    """How the model comes into the pod."""
+
+    volumes: list[JsonObject]
+    folder: str
+    """What of the model's volume the server mounts; empty for all of it."""
+    fields: JsonObject
+    """Of the pod, besides containers and volumes."""
+    request: LoaderRequest | None = None
+    """What the loader, or the node cache, loads; ``None`` if neither is needed."""
 
 
-def _loading(
-    spec: ServingSpec, request: LoaderRequest, workload: Workload, context: ClusterContext, findings: Findings
-) -> JsonObject:
-    """What brings the model into the pod: a volume of the node cache, or the loader with its volumes."""
-    why_not = _not_on_node(spec, request, workload, context) if spec.cache.on_node else ""
-    if spec.cache.on_node and not why_not:
+def _source(
+    workload: Workload,
+    server: Server,
+    spec: ServingSpec,
+    context: ClusterContext,
+    mesh: MeshDecision,
+    findings: Findings,
+    *,
+    hub_cache: bool,
+) -> _Source:
+    if spec.model.scheme == "pvc":
+        return _from_claim(spec, findings)
+    if spec.cache.on_node and not on_node.why_no_image(workload, spec, context):
+        return _from_image(spec, findings)
+    masked = _has_token(workload, server)
+    request = _request(spec, context, workload, mesh, findings, masked=masked, hub_cache=hub_cache)
+    folder = request.subpath(MODEL_SUBPATH) + (f"/{spec.file_name}" if spec.mounts_file else "")
+    why = (on_node.why_not(spec, context) or cache_volume.why_not(request, workload.pod)) if spec.cache.on_node else ""
+    if spec.cache.on_node and not why:
         findings.explanations.append(explanation("ModelOnNode"))
-        return {"volumes": [cache_volume.render(request)]}
-    if why_not:
-        findings.explanations.append(explanation("ModelNotOnNode", why=why_not))
-    elif spec.cache.claim is not None:
-        findings.explanations.append(explanation("ModelShared", claim=spec.cache.claim.host))
-    else:
-        findings.explanations.append(explanation("ModelByLoader"))
-    return {"volumes": loader_container.volumes(request), "initContainers": [loader_container.render(request)]}
+        return _Source([cache_volume.render(request)], folder, {}, request)
+    if spec.cache.on_node and on_node.prefers_image(spec, context):
+        why = on_node.why_no_image(workload, spec, context)
+    findings.explanations.append(_by_loader(spec, why))
+    loader = {"initContainers": [loader_container.render(request)]}
+    return _Source(loader_container.volumes(request), folder, loader, request)
+
+
+def _from_claim(spec: ServingSpec, findings: Findings) -> _Source:
+    how = "for reading and writing" if spec.writable else "read-only"
+    findings.explanations.append(explanation("ModelFromClaim", claim=spec.model.host, how=how))
+    claim = {"claimName": spec.model.host, **_read_only(spec)}
+    path = spec.model.path.strip("/")
+    folder = path if spec.file_name is None or spec.mounts_file else path.rpartition("/")[0]
+    return _Source([{"name": MODEL_VOLUME, "persistentVolumeClaim": claim}], folder, {})
+
+
+def _from_image(spec: ServingSpec, findings: Findings) -> _Source:
+    volume = model_image.volume(spec.model)
+    secret = "" if spec.credentials is None else f" with Secret {spec.credentials}"
+    words = {"image": volume["image"]["reference"], "secret": secret, "folder": model_image.FOLDER}
+    findings.explanations.append(explanation("ModelFromImage", **words))
+    fields = {} if spec.credentials is None else {"imagePullSecrets": [{"name": spec.credentials}]}
+    return _Source([volume], model_image.FOLDER, fields)
+
+
+def _by_loader(spec: ServingSpec, why: str) -> Explanation:
+    if spec.cache.claim is not None:
+        return explanation("ModelShared", claim=spec.cache.claim.host)
+    return explanation("ModelNotOnNode", why=why) if why else explanation("ModelByLoader")
 
 
 def _subpath(request: LoaderRequest | None, name: str) -> str:
     """The path of one of the loader's folders in its volume."""
     return name if request is None else request.subpath(name)
-
-
-def _mount(spec: ServingSpec, request: LoaderRequest | None) -> JsonObject:
-    """The mount of the model: its folder in the volume, or its file."""
-    if spec.model.scheme == "pvc":
-        part = spec.model.path.strip("/")
-        if spec.file_name is not None and not spec.mounts_file:
-            part = part.rpartition("/")[0]
-    else:
-        part = _subpath(request, MODEL_SUBPATH)
-        if spec.mounts_file:
-            part = f"{part}/{spec.file_name}"
-    mount = {"name": MODEL_VOLUME, "mountPath": spec.mount, **_read_only(spec)}
-    return {**mount, "subPath": part} if part else mount
 
 
 def _read_only(spec: ServingSpec) -> JsonObject:
