@@ -18,6 +18,7 @@ INPUTS = frozenset(
         "input.yaml",
         "previous.yaml",
         "features.yaml",
+        "autoscaler.yaml",
         "defaults.yaml",
         "drivers.yaml",
         "istio.yaml",

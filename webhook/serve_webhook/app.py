@@ -53,6 +53,7 @@ FEATURES = ("knative-serving", "config-features")
 """Namespace and name of the ConfigMap with Knative's feature flags."""
 
 DEFAULTS = ("knative-serving", "config-defaults")
+AUTOSCALER = ("knative-serving", "config-autoscaler")
 """Namespace and name of the ConfigMap with Knative's bounds for timeouts."""
 
 IMAGES = ("knative-serving", "config-deployment")
@@ -92,6 +93,7 @@ class Replica:
         self._tls = listener.tls_context(self._callers.certificate_authority if self._callers else "")
         self._features = self._single_object(CONFIG_MAPS, *FEATURES)
         self._defaults = self._single_object(CONFIG_MAPS, *DEFAULTS)
+        self._autoscaler = self._single_object(CONFIG_MAPS, *AUTOSCALER)
         self._images = self._single_object(CONFIG_MAPS, *IMAGES)
         self._node_cache = self._single_object(CSI_DRIVERS, "", NODE_CACHE)
         self._secrets = self._single_object(SECRETS, NAMESPACE, SECRET)
@@ -113,6 +115,7 @@ class Replica:
         self._stopping = False
         self._features.subscribe(lambda _old, _new: self._context_changed())
         self._defaults.subscribe(lambda _old, _new: self._context_changed())
+        self._autoscaler.subscribe(lambda _old, _new: self._context_changed())
         self._node_cache.subscribe(lambda _old, _new: self._context_changed())
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -143,6 +146,7 @@ class Replica:
             "certificates": self._answering,
             "Knative's feature flags": self._features.synced.is_set(),
             "Knative's defaults": self._defaults.synced.is_set(),
+            "Knative's autoscaler": self._autoscaler.synced.is_set(),
             "Knative's images": self._images.synced.is_set(),
             "the node cache": self._node_cache.synced.is_set(),
             "Deployments": self._deployments.synced.is_set(),
@@ -161,6 +165,7 @@ class Replica:
         caches = [
             self._features.run(),
             self._defaults.run(),
+            self._autoscaler.run(),
             self._images.run(),
             self._node_cache.run(),
             self._secrets.run(),
@@ -240,6 +245,7 @@ class Replica:
                 group.create_task(rotation.run())
                 await self._features.synced.wait()
                 await self._defaults.synced.wait()
+                await self._autoscaler.synced.wait()
                 await self._mesh.wait()
                 await self._policies.wait()
                 self._failure_policies = failure_policies
@@ -267,12 +273,14 @@ class Replica:
         loader, catalogue = self._snapshots.published or self._catalogue()
         features = self._features.get(*FEATURES) or {}
         defaults = self._defaults.get(*DEFAULTS) or {}
+        autoscaler = self._autoscaler.get(*AUTOSCALER) or {}
         queue_proxy = ((self._images.get(*IMAGES) or {}).get("data") or {}).get("queue-sidecar-image", "")
         return ClusterContext(
             loader=loader,
             runtimes=catalogue,
             features=features.get("data") or {},
             knative_defaults=defaults.get("data") or {},
+            knative_autoscaler=autoscaler.get("data") or {},
             istio=self._mesh.context(),
             without_image_volumes=self._mesh.without_image_volumes(),
             policies=self._policies.policies,
@@ -288,7 +296,8 @@ class Replica:
 
     def _known_context(self) -> ClusterContext | None:
         caches = (self._mesh, self._policies, self._runtimes, self._services, self._snapshots)
-        informers = (self._features, self._defaults, self._images, self._node_cache, self._deployments)
+        configuration = (self._features, self._defaults, self._autoscaler, self._images, self._node_cache)
+        informers = (*configuration, self._deployments)
         read = (*(informer.synced.is_set() for informer in informers), *(cache.synced for cache in caches))
         return self._context() if all(read) else None
 

@@ -129,8 +129,10 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
             _print(created, args, streams, "created")
             return 0
         deployment = await _wait(cluster, namespace, args, streams)
-        _print(deployment, args, streams, "served")
-        streams.note(f"Next: {PROGRAM} predict {args.name}{options.again(args)} '[[...]]'")
+        is_registered = model.is_registered(deployment)
+        _print(deployment, args, streams, "registered, not started" if is_registered else "served")
+        starts = ", which starts it" if is_registered else ""
+        streams.note(f"Next: {PROGRAM} predict {args.name}{options.again(args)} '[[...]]'{starts}")
     return 0
 
 

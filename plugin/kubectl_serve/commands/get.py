@@ -13,7 +13,7 @@ from kubectl_serve.io import documents, tables
 from kubectl_serve.status import lookup, model
 from kubectl_serve.status.follow import Follower, State, WaitPolicy, run_together, wait_for_end, watch_states
 from kubectl_serve.status.model import ModelSnapshot, ModelStatus
-from serve_core.base.constants import DEPLOYMENT_LABEL, SERVED_LABEL
+from serve_core.base.constants import DEPLOYMENT_LABEL, REGISTERED, SERVED_LABEL
 from serve_core.base.json import JsonObject
 from serve_core.knative.name_conflict import service_name
 from serve_kube import errors
@@ -125,6 +125,9 @@ def _print(models: list[ModelStatus], args: Namespace, streams: Streams) -> None
         _print_urls(models, streams)
     else:
         streams.stdout.write(tables.render(_table(models, args, streams)))
+        if registered := sum(served.reason == REGISTERED for served in models):
+            streams.stdout.flush()
+            streams.note(f"{registered} of {len(models)} not started: the first request to each starts it.")
 
 
 def _print_urls(models: list[ModelStatus], streams: Streams) -> None:

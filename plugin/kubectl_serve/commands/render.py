@@ -23,7 +23,7 @@ EXAMPLES = """\
   kubectl serve create iris --model s3://models/iris --dry-run -o yaml | kubectl serve render -f -
 
 The default is Knative's default configuration; to use a cluster's, pass its ConfigMaps:
-  kubectl get configmap config-features config-defaults -n knative-serving -o yaml > knative.yaml
+  kubectl get configmap config-features config-defaults config-autoscaler -n knative-serving -o yaml > knative.yaml
   kubectl serve render -f knative.yaml -f claim.yaml"""
 
 _IMAGES = f"Images are the defaults of this command; `{PROGRAM} runtimes -o wide` shows those of the cluster."

@@ -75,8 +75,8 @@ def with_runtimes(context: ClusterContext, objects: Iterable[JsonObject]) -> Clu
 
 
 def with_knative(context: ClusterContext, objects: Iterable[JsonObject]) -> ClusterContext:
-    """``context`` with the configuration of Knative among ``objects``: its ConfigMaps ``config-features`` and
-    ``config-defaults``."""
+    """``context`` with the configuration of Knative among ``objects``: its ConfigMaps ``config-features``,
+    ``config-defaults`` and ``config-autoscaler``."""
     given: dict[str, Mapping[str, str]] = {}
     for each in objects:
         data = each.get("data")
@@ -87,12 +87,13 @@ def with_knative(context: ClusterContext, objects: Iterable[JsonObject]) -> Clus
         context,
         features=given.get("config-features", context.features),
         knative_defaults=given.get("config-defaults", context.knative_defaults),
+        knative_autoscaler=given.get("config-autoscaler", context.knative_autoscaler),
     )
 
 
 def is_of_knative(document: JsonObject) -> bool:
     """Whether a document is a ConfigMap of Knative that rendering depends on."""
-    named = value_at(document, "metadata", "name") in ("config-features", "config-defaults")
+    named = value_at(document, "metadata", "name") in ("config-features", "config-defaults", "config-autoscaler")
     return named and document.get("kind") == "ConfigMap"
 
 

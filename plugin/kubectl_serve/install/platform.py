@@ -34,6 +34,7 @@ from serve_kube.resources import (
 _KNATIVE = "knative-serving"
 _FEATURES = "config-features"
 _DEFAULTS = "config-defaults"
+_AUTOSCALER = "config-autoscaler"
 _IMAGES = "config-deployment"
 
 
@@ -70,6 +71,7 @@ async def context(cluster: Cluster) -> tuple[ClusterContext, frozenset[str]]:
             ),
             features=features,
             knative_defaults=await _optional_config_map(cluster, _KNATIVE, _DEFAULTS),
+            knative_autoscaler=await _optional_config_map(cluster, _KNATIVE, _AUTOSCALER),
             istio=await mesh(cluster),
             without_image_volumes=nodes.without_image_volumes(await visible(cluster, NODES, None)),
             stores=read_stores(settings.get("stores") or ()),
@@ -110,6 +112,7 @@ async def context_to_render(cluster: Cluster, *, asks_istio: bool) -> ClusterCon
         features=_Judged(),
         istio=await mesh(cluster) if asks_istio else None,
         knative_defaults=_UNBOUNDED,
+        knative_autoscaler={"allow-zero-initial-scale": "true"},
     )
 
 

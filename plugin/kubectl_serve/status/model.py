@@ -7,7 +7,13 @@ from serve_core.api import models, runtimes, serving_spec
 from serve_core.api import state as model_state
 from serve_core.api.annotations import MODEL, PROTOCOL, RUNTIME
 from serve_core.api.loader_protocol import NOTHING, LoaderOutput
-from serve_core.base.constants import CONDITION_MODEL_LOADED, CONDITION_READY, DEPLOYMENT_LABEL, SERVED_LABEL
+from serve_core.base.constants import (
+    CONDITION_MODEL_LOADED,
+    CONDITION_READY,
+    DEPLOYMENT_LABEL,
+    REGISTERED,
+    SERVED_LABEL,
+)
 from serve_core.base.json import JsonObject, value_at
 from serve_core.knative.name_conflict import service_name
 from serve_core.workload.model_server import server_container
@@ -102,6 +108,11 @@ def readiness(deployment: JsonObject) -> ConditionView:
     if waits_for_it or ready.reason == "ModelNotLoaded":
         return ConditionView(CONDITION_READY, ready.status, loaded.reason, loaded.message)
     return ready
+
+
+def is_registered(deployment: JsonObject) -> bool:
+    """Whether the model is accepted and not started: its first request starts it."""
+    return readiness(deployment).reason == REGISTERED
 
 
 def containers_of(deployment: JsonObject) -> list[JsonObject]:

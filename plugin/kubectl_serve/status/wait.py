@@ -7,6 +7,7 @@ from kubectl_serve.status.model import (
     REVISION_LABEL,
     ModelSnapshot,
     condition,
+    is_registered,
     name_of,
     newest_pods,
     pod_is_ready,
@@ -15,7 +16,7 @@ from kubectl_serve.status.model import (
 )
 from serve_core.api import loader_protocol, state
 from serve_core.api.loader_protocol import LoaderOutput
-from serve_core.base.constants import LOADER_CONTAINER
+from serve_core.base.constants import LOADER_CONTAINER, REGISTERED
 from serve_core.base.json import JsonObject, value_at
 from serve_core.workload.model_server import server_container
 
@@ -46,7 +47,7 @@ class Step:
 
 @dataclass(frozen=True)
 class WaitResult:
-    """Why waiting is over: the model is ready, or has failed."""
+    """Why waiting is over: the model is ready or registered, or has failed."""
 
     ready: bool
     definite: bool = True
@@ -70,6 +71,8 @@ def steps(snapshot: ModelSnapshot) -> list[Step]:
         found.append(Step("revision", f"revision {revision} created"))
     if pods:
         found += _pod_steps(pods[0], snapshot.line)
+    if is_registered(snapshot.deployment):
+        found.append(Step("registered", "registered, not started"))
     if readiness(snapshot.deployment).status == "True":
         found.append(Step("ready", f"ready at {state.read(snapshot.deployment).url or 'no URL'}"))
     return found
@@ -121,7 +124,7 @@ def result_of(deployment: JsonObject | None) -> WaitResult | None:
     if deployment is None:
         return WaitResult(False, code="Deleted", message="the Deployment was deleted.")
     state = readiness(deployment)
-    if state.status == "True":
+    if state.status == "True" or state.reason == REGISTERED:
         return WaitResult(True)
     if state.status == "False" or state.reason in RETRYING:
         return WaitResult(False, state.reason not in RETRYING, state.reason, state.message)

@@ -8,6 +8,7 @@ import yaml
 from kubectl_serve.commands import create
 from kubectl_serve.status.follow import WaitPolicy
 from serve_core.api import annotations
+from serve_core.base.constants import CONDITION_MODEL_LOADED, CONDITION_READY
 from serve_core.base.json import JsonObject
 from serve_core.base.reasons import condition_message
 from serve_kube import errors
@@ -91,6 +92,19 @@ def test_it_prints_each_step_once_and_ends_with_the_url(run: Run) -> None:
         "ready at http://iris.models.kubectl-serve.test",
     ]
     assert screen.err.splitlines()[-1] == "Next: kubectl serve predict iris -n models '[[...]]'"
+
+
+def test_a_model_that_is_registered_and_not_started_is_a_success(run: Run) -> None:
+    first, *rest = recorded("iris")
+    last = next(each for each in reversed(rest) if each["kind"] == "Deployment")
+    for condition in last["status"]["conditions"]:
+        if condition["type"] in (CONDITION_MODEL_LOADED, CONDITION_READY):
+            condition |= {"status": "Unknown", "reason": "Registered", "message": "not started."}
+    screen = run(*ARGV, cluster=FakeCluster(completes=first, happens=[Happens(0.5, last)]))
+    assert (screen.code, screen.out) == (0, "deployment.apps/iris registered, not started\n")
+    *_, step, note = screen.err.splitlines()
+    assert step[9:] == "registered, not started"
+    assert note == "Next: kubectl serve predict iris -n models '[[...]]', which starts it"
 
 
 def test_times_count_from_the_start(run: Run) -> None:

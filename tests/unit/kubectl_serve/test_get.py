@@ -11,6 +11,7 @@ from kubectl_serve.commands import get
 from kubectl_serve.io import tables
 from kubectl_serve.status import model
 from kubectl_serve.status.follow import WaitPolicy
+from serve_core.base.constants import CONDITION_MODEL_LOADED, CONDITION_READY
 from serve_core.base.json import JsonObject
 from serve_kube.resources import PODS, Resource
 from support.fake_cluster import FakeCluster, Happens, at_the_end, recorded
@@ -116,6 +117,25 @@ def test_a_deployment_that_is_not_served_is_an_error(run: Run) -> None:
         "error: the Deployment web is not served.\n"
         "hint: `kubectl annotate deployment web -n default kubectl-serve.dev/model=URI` serves a model with it.\n"
     )
+
+
+def register(cluster: FakeCluster, name: str) -> None:
+    """Nothing of this model has been started yet."""
+    for each in cluster.objects:
+        if (each["kind"], each["metadata"]["name"]) == ("Deployment", name):
+            for condition in each["status"]["conditions"]:
+                if condition["type"] in (CONDITION_MODEL_LOADED, CONDITION_READY):
+                    condition |= {"status": "Unknown", "reason": "Registered", "message": "not started."}
+
+
+def test_models_that_are_registered_and_not_started_are_counted(run: Run, models: FakeCluster) -> None:
+    register(models, "iris")
+    screen = run("get", cluster=models)
+    assert screen.err == "1 of 2 not started: the first request to each starts it.\n"
+    assert screen.out.splitlines()[1].split()[1] == "Unknown"
+    assert "Registered" in screen.out.splitlines()[1]
+    watched = run("get", "iris", "-w", cluster=models)
+    assert watched.code == 0, "there is nothing to wait for"
 
 
 def test_without_the_right_to_see_pods_the_rest_is_shown(run: Run, models: FakeCluster) -> None:

@@ -19,11 +19,12 @@ def health(deployment: dict[str, Any]) -> str:
     return str(lua.execute(SCRIPT)["status"])
 
 
-def model(ready: str | None, seen: str = "2") -> dict[str, Any]:
+def model(ready: str | None, seen: str = "2", reason: str = "AsItIs") -> dict[str, Any]:
     """A served Deployment of generation 2, which Kubernetes calls rolled out: it has no pods of its own."""
     conditions = [{"type": "Available", "status": "True"}, {"type": "Progressing", "reason": "NewReplicaSetAvailable"}]
     if ready:
-        conditions.append({"type": "kubectl-serve.dev/Ready", "status": ready, "message": "As it is."})
+        ready_now = {"status": ready, "reason": reason, "message": "As it is."}
+        conditions.append({"type": "kubectl-serve.dev/Ready", **ready_now})
     conditions.append(entry(int(seen)))
     notes = {"kubectl-serve.dev/model": "s3://models/a"}
     return {
@@ -38,6 +39,7 @@ def model(ready: str | None, seen: str = "2") -> dict[str, Any]:
     [
         (model(None), "Progressing"),
         (model("Unknown"), "Progressing"),
+        (model("Unknown", reason="Registered"), "Healthy"),
         (model("False"), "Degraded"),
         (model("True"), "Healthy"),
         (model("True", seen="1"), "Progressing"),

@@ -28,11 +28,13 @@ def health(deployment: dict[str, Any]) -> str:
     return "InProgress"
 
 
-def model(ready: str | None, seen: str | None = "2", generation: int = 2, **status: Any) -> dict[str, Any]:
+def model(
+    ready: str | None, seen: str | None = "2", generation: int = 2, reason: str = "AsItIs", **status: Any
+) -> dict[str, Any]:
     """A served Deployment of generation 2, which Kubernetes calls rolled out: it has no pods of its own."""
     conditions = [{"type": "Available", "status": "True"}, {"type": "Progressing", "reason": "NewReplicaSetAvailable"}]
     if ready:
-        conditions.append({"type": "kubectl-serve.dev/Ready", "status": ready, "reason": "AsItIs"})
+        conditions.append({"type": "kubectl-serve.dev/Ready", "status": ready, "reason": reason})
     notes = {"kubectl-serve.dev/model": "s3://models/a"}
     if seen:
         conditions.append(entry(int(seen)))
@@ -50,6 +52,7 @@ def model(ready: str | None, seen: str | None = "2", generation: int = 2, **stat
         (model(None) | {"status": {}}, "InProgress"),
         (model(None), "InProgress"),
         (model("Unknown"), "InProgress"),
+        (model("Unknown", reason="Registered"), "Current"),
         (model("False"), "Failed"),
         (model("True"), "Current"),
         (model("True", seen="1"), "InProgress"),

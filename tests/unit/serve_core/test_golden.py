@@ -48,6 +48,7 @@ def context_of(case: Path) -> ClusterContext:
             each["metadata"]["name"] == NODE_CACHE
             for each in yaml.safe_load_all(golden.optional(case, "drivers.yaml") or "")
         ),
+        knative_autoscaler=yaml.safe_load(golden.optional(case, "autoscaler.yaml") or "{}"),
         user_ranges=with_user_ranges(yaml.safe_load_all(golden.optional(case, "namespaces.yaml") or "")),
     )
 

@@ -3,7 +3,7 @@
 import pytest
 
 from serve_core.base.json import JsonObject
-from serve_core.knative import limits
+from serve_core.knative import initial_scale, limits
 from serve_core.knative.fields import FieldMapping
 from serve_core.syntax import image_reference
 
@@ -22,7 +22,7 @@ def refused_places(**annotations: str) -> list[str]:
     [
         ("min-scale", ["0", "+1", f"{MOST}"], ["", "-1", "1.0", " 1", "one", f"{MOST + 1}"]),
         ("max-scale", ["0", "7"], ["-1", "many"]),
-        ("initial-scale", ["1"], ["0", "-1"]),
+        ("initial-scale", ["1"], ["0", "-1", "none"]),
         ("activation-scale", ["2"], ["1", "0"]),
         ("metric-aggregation-algorithm", ["", "linear", "weighted-exponential", "weightedExponential"], ["mean"]),
         ("target", ["0.01", "0.5", ".5", "5.", "1000"], ["0", "0.009", "-1", "1e3", "NaN", ""]),
@@ -56,11 +56,42 @@ def test_the_bounds_of_the_scale_have_to_fit_together(least: str, most: str, fir
     assert refused_places(**scale) == refused
 
 
-def test_a_model_that_begins_with_no_replica_is_refused_with_the_reason() -> None:
-    mapping = FieldMapping({})
-    limits.check_template_annotations({limits.AUTOSCALING + "initial-scale": "0"}, mapping)
-    (refused,) = mapping.problems
-    assert "never loaded" in str(refused)
+@pytest.mark.parametrize("written", ["0", "+0", "00"])
+def test_a_model_begins_with_no_replica_where_the_cluster_allows_it(written: str) -> None:
+    allowed, refused = FieldMapping({}), FieldMapping({})
+    limits.check_template_annotations({limits.AUTOSCALING + "initial-scale": written}, allowed, allows_zero=True)
+    limits.check_template_annotations({limits.AUTOSCALING + "initial-scale": written}, refused)
+    assert not allowed.problems
+    (problem,) = refused.problems
+    assert "allow-zero-initial-scale" in str(problem)
+
+
+ALLOWED = {"allow-zero-initial-scale": "true"}
+
+
+@pytest.mark.parametrize(
+    ("template", "autoscaler", "expected"),
+    [
+        ({}, {}, False),
+        ({}, ALLOWED, False),
+        ({}, ALLOWED | {"initial-scale": "0"}, True),
+        ({}, {"initial-scale": "0"}, False),
+        ({"initial-scale": "0"}, ALLOWED, True),
+        ({"initial-scale": "0"}, {}, False),
+        ({"initial-scale": "1"}, ALLOWED | {"initial-scale": "0"}, False),
+        ({"initial-scale": "0", "min-scale": "1"}, ALLOWED, False),
+        ({"initial-scale": "0", "min-scale": "0"}, ALLOWED | {"min-scale": "1"}, True),
+        ({"initial-scale": "0"}, ALLOWED | {"min-scale": "1"}, False),
+        ({"initial-scale": "0", "class": "hpa.autoscaling.knative.dev"}, ALLOWED, False),
+        ({"initial-scale": "none"}, ALLOWED, False),
+    ],
+    ids=str,
+)
+def test_a_revision_is_ready_without_a_pod_where_nothing_asks_for_one(
+    template: dict[str, str], autoscaler: dict[str, str], expected: bool
+) -> None:
+    annotations = {limits.AUTOSCALING + key: value for key, value in template.items()}
+    assert initial_scale.is_zero(annotations, autoscaler) is expected
 
 
 def test_any_metric_goes_with_another_class_than_knatives_own() -> None:

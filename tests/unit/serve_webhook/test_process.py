@@ -104,6 +104,7 @@ async def test_it_becomes_ready_leads_and_gives_the_lease_back_at_the_end(api: M
         "certificates",
         "Knative's feature flags",
         "Knative's defaults",
+        "Knative's autoscaler",
         "Knative's images",
         "Deployments",
         "Istio's configuration",
@@ -169,6 +170,7 @@ async def test_it_waits_for_an_api_server_that_is_away(
         assert made.missing() == [
             "Knative's feature flags",
             "Knative's defaults",
+            "Knative's autoscaler",
             "Knative's images",
             "Istio's configuration",
             "what models are completed with",
@@ -188,6 +190,7 @@ async def test_it_waits_for_an_api_server_that_is_away(
             [
                 "Knative's feature flags",
                 "Knative's defaults",
+                "Knative's autoscaler",
                 "Knative's images",
                 "Istio's configuration",
                 "what models are completed with",

@@ -14,7 +14,7 @@ from serve_core.base.json import JsonObject, value_at
 from serve_core.base.reasons import Diagnostic, capped, diagnostic, quote, step
 from serve_core.base.workload import POD, TEMPLATE, Workload
 from serve_core.context.cluster import ClusterContext
-from serve_core.knative import fields, limits, timeouts
+from serve_core.knative import fields, initial_scale, limits, timeouts
 from serve_core.knative.features import FeatureNeed
 from serve_core.knative.fields import FieldMapping
 from serve_core.knative.name_conflict import service_name
@@ -84,7 +84,7 @@ def render(
             "template": {
                 "metadata": {
                     "labels": {**workload.template_labels, DEPLOYMENT_LABEL: workload.name},
-                    "annotations": _template_annotations(workload, spec, mapping),
+                    "annotations": _template_annotations(workload, spec, context, mapping),
                 },
                 "spec": pod,
             }
@@ -127,7 +127,9 @@ def _service_labels(workload: Workload, spec: ServingSpec, mapping: FieldMapping
     return labels
 
 
-def _template_annotations(workload: Workload, spec: ServingSpec, mapping: FieldMapping) -> JsonObject:
+def _template_annotations(
+    workload: Workload, spec: ServingSpec, context: ClusterContext, mapping: FieldMapping
+) -> JsonObject:
     annotations: JsonObject = dict(workload.template_annotations)
     for key in annotations:
         if key.startswith(PREFIX):
@@ -144,7 +146,8 @@ def _template_annotations(workload: Workload, spec: ServingSpec, mapping: FieldM
     deadline = workload.spec.get("progressDeadlineSeconds")
     if deadline not in (None, PROGRESS_DEADLINE_DEFAULT):
         annotations.setdefault(limits.PROGRESS_DEADLINE, f"{deadline}s")
-    limits.check_template_annotations(annotations, mapping)
+    allows_zero = initial_scale.allows_zero(context.knative_autoscaler)
+    limits.check_template_annotations(annotations, mapping, allows_zero=allows_zero)
     return {key: value for key, value in annotations.items() if not limits.is_for_the_service(key)}
 
 

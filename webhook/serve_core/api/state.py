@@ -32,6 +32,8 @@ class State:
     """The last revision that got all the traffic; empty while another one is about to get it."""
     previous: str = ""
     """The revision promoted before that, reachable under the tag ``previous``."""
+    started: str = ""
+    """The latest revision of which a pod has been ready."""
     template: str = ""
     """Digest of the Knative Service's template: another one makes a new revision."""
 
@@ -42,7 +44,7 @@ class State:
 
     def without_revisions(self) -> "State":
         """The state for a new Knative Service, which does not have the revisions of a deleted one."""
-        return replace(self, revision="", promoted="", previous="", template="")
+        return replace(self, revision="", promoted="", previous="", started="", template="")
 
     @property
     def reason(self) -> str:
@@ -58,6 +60,7 @@ class State:
             "modelBytes": self.model_bytes,
             "promoted": self.promoted,
             "previous": self.previous,
+            "started": self.started,
             "template": self.template,
         }
         return canonical({key: value for key, value in fields.items() if value})
@@ -101,6 +104,7 @@ def _read(generation: str, fields: JsonObject) -> State:
         model_bytes=size if size is not None and 1 <= size <= _MAX_BYTES else None,
         promoted=text("promoted"),
         previous=text("previous"),
+        started=text("started"),
         template=text("template"),
     )
 

@@ -37,6 +37,8 @@ CONDITION_READY = f"{PREFIX}Ready"
 CONDITION_COMPLIANT = f"{PREFIX}PolicyCompliant"
 CONDITION_STATE = f"{PREFIX}State"
 """Its content is in :mod:`serve_core.api.state`."""
+REGISTERED = "Registered"
+"""Reason of ModelLoaded and Ready where Knative calls a revision ready without a pod: the model is not started."""
 
 NODE_CACHE = "cache.kubectl-serve.dev"
 """The CSI driver of the node cache."""

@@ -603,6 +603,7 @@ _CONDITIONS = (
     ("PolicyViolated", "{found}.", "Run `kubectl serve policy explain {name} -n {namespace}`."),
     # Ready.
     ("Ready", "the model is ready for requests.", ""),
+    ("Registered", "the model is accepted, and not started: it starts with the first request.", ""),
     ("Progressing", "waiting for the Knative Service.", ""),
     ("ModelNotLoaded", "the model is not loaded.", "See the condition kubectl-serve.dev/ModelLoaded."),
     ("ServerCrashed", "the model server keeps crashing.", "Run `kubectl serve logs {name} -n {namespace}`."),

@@ -86,6 +86,8 @@ class ClusterContext:
     """The data of ConfigMap ``knative-serving/config-defaults``."""
     node_cache: bool = False
     """Whether the node cache is installed: its CSIDriver exists."""
+    knative_autoscaler: Mapping[str, str] = field(default_factory=dict)
+    """The data of ConfigMap ``knative-serving/config-autoscaler``."""
 
     @property
     def known_loaders(self) -> tuple[LoaderConfig, ...]:

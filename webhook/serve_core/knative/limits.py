@@ -77,6 +77,7 @@ def _duration(least: int, most: int | None, *, whole: bool = True) -> _Allowed:
     return _Allowed(f"a duration {bounds}, such as 90s" + (", in whole seconds" if whole else ""), check)
 
 
+_INITIAL_SCALE = f"{AUTOSCALING}initial-scale"
 _CLASS = _Allowed(
     f"{KPA}, {_HPA}, or the class of another autoscaler",
     lambda text: not text.endswith("autoscaling.knative.dev") or text in (KPA, _HPA),
@@ -87,10 +88,7 @@ _TEMPLATE: Mapping[str, _Allowed] = {
     f"{AUTOSCALING}class": _CLASS,
     f"{AUTOSCALING}min-scale": _whole(0),
     f"{AUTOSCALING}max-scale": _whole(0),
-    # A cluster can allow 0 (config-autoscaler). Then Ready would describe a model that never ran.
-    f"{AUTOSCALING}initial-scale": _Allowed(
-        "a whole number of at least 1: with 0, Knative reports a model as ready that was never loaded", _whole(1).check
-    ),
+    _INITIAL_SCALE: _whole(0),
     f"{AUTOSCALING}activation-scale": _whole(2),
     f"{AUTOSCALING}metric": _Allowed("concurrency or rps", bool),
     f"{AUTOSCALING}metric-aggregation-algorithm": _Allowed(
@@ -134,8 +132,13 @@ def is_for_the_service(key: str) -> bool:
     return key == ROLLOUT_DURATION or key.startswith(NETWORKING)
 
 
-def check_template_annotations(annotations: Mapping[str, str], mapping: FieldMapping) -> None:
-    """Refuse template annotations that Knative would refuse, and keys of Knative's domains that it would ignore."""
+def check_template_annotations(
+    annotations: Mapping[str, str], mapping: FieldMapping, *, allows_zero: bool = False
+) -> None:
+    """Refuse template annotations that Knative would refuse, and keys of Knative's domains that it would ignore.
+
+    ``allows_zero``: whether the cluster allows an initial scale of 0 (ConfigMap ``config-autoscaler``).
+    """
     for key, value in annotations.items():
         at = f"spec.template.metadata.annotations[{step(key)}]"
         if key in _TEMPLATE:
@@ -152,6 +155,10 @@ def check_template_annotations(annotations: Mapping[str, str], mapping: FieldMap
             mapping.ignore(at, "Knative reads this annotation only on the Service; move it to metadata.annotations")
     _check_class(annotations, mapping)
     _check_scale(annotations, mapping)
+    if not allows_zero and re.fullmatch(r"\+?0+", annotations.get(_INITIAL_SCALE, "")):
+        at = f"spec.template.metadata.annotations[{_INITIAL_SCALE}]"
+        how = "set allow-zero-initial-scale to true in ConfigMap knative-serving/config-autoscaler"
+        mapping.refuse(at, "the cluster does not allow 0", f"Write 1, or ask a cluster administrator to {how}.")
 
 
 def check_service_metadata(annotations: Mapping[str, str], labels: Mapping[str, str], mapping: FieldMapping) -> None:

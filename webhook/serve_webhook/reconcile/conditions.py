@@ -7,13 +7,20 @@ from datetime import UTC, datetime
 from serve_core.admission.handover import is_back
 from serve_core.api.loader_protocol import NOTHING, LoaderOutput
 from serve_core.api.state import State
-from serve_core.base.constants import CONDITION_MODEL_LOADED, CONDITION_READY, CONDITION_STATE, LOADER_CONTAINER
+from serve_core.base.constants import (
+    CONDITION_MODEL_LOADED,
+    CONDITION_READY,
+    CONDITION_STATE,
+    LOADER_CONTAINER,
+    REGISTERED,
+)
 from serve_core.base.escaping import inline, visible
 from serve_core.base.json import JsonObject
 from serve_core.base.reasons import Diagnostic, Explanation
 from serve_core.workload import cache_volume, model_image
 from serve_core.workload.model_server import server_container
 from serve_kube.conditions import find_condition
+from serve_webhook.cache.trimming import POD_READY
 from serve_webhook.reconcile import pods
 from serve_webhook.reconcile.pods import PodFinding
 
@@ -97,6 +104,10 @@ class ServiceProgress:
     """ModelLoaded of the Deployment."""
     reported_revision: str
     """The ready revision in the Deployment's state."""
+    starts_at_zero: bool = False
+    """Whether Knative reports a new revision as ready without a pod."""
+    started: str = ""
+    """The revision of which a pod has been ready before."""
 
     @property
     def settled(self) -> bool:
@@ -127,6 +138,16 @@ class ServiceProgress:
         return find_condition(self.service, kind)
 
     @property
+    def is_started(self) -> bool:
+        """Whether a pod of the ready revision has been ready: it answered its readiness probe."""
+        return not self.starts_at_zero or self.started == self.ready or self.has_ready_pod
+
+    @property
+    def has_ready_pod(self) -> bool:
+        """Whether a pod of the newest revision is ready."""
+        return any(find_condition(pod, POD_READY).get("status") == "True" for pod in self.pods)
+
+    @property
     def lacks_its_name(self) -> bool:
         """Whether a Service of another owner has its name."""
         return self.settled and self.knative("RoutesReady").get("reason") == "NotOwned"
@@ -138,6 +159,11 @@ class ServiceProgress:
         return (
             self.settled and routes.get("reason") == "RevisionMissing" and f'"{revision}"' in routes.get("message", "")
         )
+
+
+def is_served(ready: Condition) -> bool:
+    """Whether requests to the newest revision are answered, also if the first one has to start it."""
+    return ready.status == "True" or ready.reason == REGISTERED
 
 
 def model_loaded(progress: ServiceProgress) -> Condition:
@@ -163,6 +189,8 @@ def _model_loaded(progress: ServiceProgress) -> PodFinding:
         return found
     if is_ready and reported and reported.status != "Unknown" and progress.reported_revision == progress.ready:
         return _repeated(reported)
+    if is_ready and not progress.is_started:
+        return PodFinding("Unknown", REGISTERED, pods.sentence(REGISTERED))
     if is_ready:
         code = "ModelPulled" if image else "Loaded"
         return PodFinding("True", code, pods.sentence(code))
@@ -200,7 +228,10 @@ def _ready(progress: ServiceProgress, loaded: Condition) -> PodFinding:
     if loaded.status == "False":
         return PodFinding("False", "ModelNotLoaded", loaded.message + _still_serving(progress))
     overall, revision = progress.knative("Ready"), progress.knative("ConfigurationsReady")
-    if overall.get("status") == "True":
+    if overall.get("status") == "True" and not progress.is_started and not progress.pods:
+        url = f" URL: {progress.url}" if progress.url else ""
+        return PodFinding("Unknown", REGISTERED, pods.sentence(REGISTERED) + url)
+    if overall.get("status") == "True" and progress.is_started:
         return PodFinding("True", "Ready", pods.sentence("Ready") + (f" URL: {progress.url}" if progress.url else ""))
     namespace = progress.service["metadata"]["namespace"]
     finding = _server_finding(progress.pods, progress.name, progress.warnings)

@@ -45,6 +45,8 @@ class Observed:
     applied: Mapping[Identity, LastApplied] = field(default_factory=dict)
     minimums: Mapping[tuple[str, str], str | None] = field(default_factory=dict)
     """The minimum scale that was set last, by the Knative Service's UID and the revision."""
+    autoscaler: Mapping[str, str] = field(default_factory=dict)
+    """Knative's settings of its autoscaler, the data of ConfigMap ``config-autoscaler``."""
     fault: Condition | None = None
     """Ready, where an apply failed."""
 

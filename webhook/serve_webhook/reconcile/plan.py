@@ -23,12 +23,13 @@ from serve_core.base.constants import (
     CONDITION_READY,
     CONDITION_STATE,
     DEPLOYMENT_LABEL,
+    REGISTERED,
     SERVED_LABEL,
 )
-from serve_core.base.json import JsonObject
+from serve_core.base.json import JsonObject, value_at
 from serve_core.base.ownership import claims, identity, owns
 from serve_core.base.workload import Workload
-from serve_core.knative import traffic
+from serve_core.knative import initial_scale, traffic
 from serve_kube.resources import SERVICES, owned_resource
 from serve_webhook.reconcile import conditions, pods
 from serve_webhook.reconcile.actions import Action, Apply, Delete, Merge, SetConditions, SetMinimum
@@ -178,12 +179,12 @@ def status_writes(observed: Observed, now: datetime) -> StatusWrites:
         return StatusWrites()
     progress = _progress(observed)
     wanted = _conditions(observed, progress)
-    if change := _parking(observed, wanted[-1].status == "True") or _name(observed):
+    if change := _parking(observed, conditions.is_served(wanted[-1])) or _name(observed):
         # It makes a new generation: the next turn writes the rest.
         return StatusWrites((change,))
     state = _state(observed, progress, wanted[0])
     moves_traffic = _traffic(observed, state) != _traffic(observed, model_state.read(deployment))
-    if moves_traffic and wanted[-1].status == "True":
+    if moves_traffic and conditions.is_served(wanted[-1]):
         # Ready follows once Knative has moved the traffic; until then it would be False.
         wanted[-1] = conditions.from_code(CONDITION_READY, "Unknown", "Progressing")
     wanted.append(conditions.of_state(state))
@@ -266,6 +267,8 @@ def _progress(observed: Observed) -> ServiceProgress | None:
     service = observed.service
     if service is None:
         return None
+    state, ready = model_state.read(observed.deployment), conditions.stored(observed.deployment, CONDITION_READY)
+    template = value_at(service, "spec", "template", "metadata", "annotations") or {}
     return ServiceProgress(
         service=service,
         name=Workload(observed.deployment).name,
@@ -273,7 +276,11 @@ def _progress(observed: Observed) -> ServiceProgress | None:
         outputs=observed.outputs,
         warnings=observed.warnings,
         reported=conditions.stored(observed.deployment, CONDITION_MODEL_LOADED),
-        reported_revision=model_state.read(observed.deployment).revision,
+        reported_revision=state.revision,
+        # A model that was registered stays so, whatever the cluster's setting becomes.
+        starts_at_zero=initial_scale.is_zero(template, observed.autoscaler)
+        or (ready is not None and ready.reason == REGISTERED),
+        started=state.started or (state.revision if ready is not None and ready.status == "True" else ""),
     )
 
 
@@ -335,7 +342,10 @@ def _state(observed: Observed, progress: ServiceProgress | None, loaded: Conditi
     if state.previous and progress.lacks(state.previous):
         state = replace(state, previous="")
     # The traffic does not wait for a host name.
-    if observed.spec and conditions.ready(progress, loaded).status == "True":
+    ready = conditions.ready(progress, loaded)
+    if ready.status == "True":
+        state = replace(state, started=progress.ready)
+    if observed.spec and conditions.is_served(ready):
         state = traffic.settled(observed.spec, state, progress.service["status"])
     return state
 
@@ -367,8 +377,8 @@ def _is_event(new: Condition, old: Condition | None) -> bool:
     if new.type == CONDITION_STATE or _is_same(new, old):
         return False
     if new.type == CONDITION_MODEL_LOADED:
-        return new.reason not in ("Loaded", "Loading", "ModelPulled", "PullingModel", "NotNeeded")
-    return new.reason not in ("Progressing", "ModelNotLoaded")
+        return new.reason not in ("Loaded", "Loading", "ModelPulled", "PullingModel", "NotNeeded", REGISTERED)
+    return new.reason not in ("Progressing", "ModelNotLoaded", REGISTERED)
 
 
 def _with_owner(manifest: JsonObject, deployment: JsonObject) -> JsonObject:

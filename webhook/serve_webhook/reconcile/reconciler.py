@@ -228,6 +228,7 @@ class Reconciler:
             self._pod_index.of(name) if self._pod_index else (),
             applied=self._applied.get(name, {}),
             minimums=self._minimums.get(name, {}),
+            autoscaler=context.knative_autoscaler,
         )
         if deployment is None or not observed.served:
             return await self._release(name, observed)
