@@ -1,10 +1,12 @@
 """The traffic of revisions, and what is recorded of them."""
 
+from collections.abc import Sequence
+
 from serve_core.api.annotations import CANARY, MODEL, PIN
 from serve_core.api.serving_spec import read
 from serve_core.api.state import State
 from serve_core.base.json import JsonObject
-from serve_core.knative.traffic import MIN_SCALE, minimums, settled, starting, targets
+from serve_core.knative.traffic import MIN_SCALE, SCALING, scaling, settled, starting, targets
 
 
 def noted(latest: str, state: State, **asked: str) -> State:
@@ -73,6 +75,22 @@ def asked(
 
 
 UPDATED = State(promoted="iris-00002", previous="iris-00001")
+
+
+def minimums(service: JsonObject, traffic: Sequence[JsonObject], *, is_ready: bool) -> dict[str, str | None]:
+    """The minimum of each revision."""
+    found = scaling(service, traffic, is_ready=is_ready)
+    return {name: annotations[MIN_SCALE] for name, annotations in found.items()}
+
+
+def test_a_revision_without_traffic_leaves_soon_whatever_the_users_window_is() -> None:
+    moved = service(("iris-00002", 100), ("iris-00001", 0))
+    template = moved["spec"]["template"]["metadata"]["annotations"]
+    template |= {"autoscaling.knative.dev/window": "10m", "autoscaling.knative.dev/max-scale": "3"}
+    found = scaling(moved, asked(UPDATED), is_ready=True)
+    retention = "autoscaling.knative.dev/scale-to-zero-pod-retention-period"
+    assert found["iris-00002"] == {MIN_SCALE: "1", "autoscaling.knative.dev/window": "10m", retention: None}
+    assert found["iris-00001"] == SCALING == {MIN_SCALE: "0", "autoscaling.knative.dev/window": "6s", retention: "0s"}
 
 
 def test_the_revision_before_an_update_has_no_minimum() -> None:

@@ -18,9 +18,10 @@ from serve_core.base.escaping import is_visible
 from serve_core.base.json import JsonObject
 from serve_core.base.ownership import identity
 from serve_core.base.reasons import Diagnostic, diagnostic, explanation
+from serve_core.knative import traffic
 from serve_webhook.cache import trimming
 from serve_webhook.reconcile import conditions, plan
-from serve_webhook.reconcile.actions import Apply, Delete, Merge, SetConditions, SetMinimum
+from serve_webhook.reconcile.actions import Apply, Delete, Merge, SetConditions, SetScaling
 from serve_webhook.reconcile.conditions import MAX_MESSAGE, MAX_REASON, Condition
 from serve_webhook.reconcile.observed import LastApplied, Observed
 from serve_webhook.reconcile.plan import required_apply
@@ -357,6 +358,7 @@ def test_ready_with_url_revision_and_generation() -> None:
         url="http://iris.default.example.com",
         revision="iris-00001",
         promoted="iris-00001",
+        started="iris-00001",
         template=plan.template_digest(WANTED),
     )
 
@@ -403,11 +405,12 @@ def test_what_an_earlier_build_noted_in_annotations_is_recorded_and_then_removed
         2**31,
         "iris-00002",
         "iris-00001",
+        "iris-00002",
         plan.template_digest(WANTED),
     )
     assert removal == Merge({"metadata": {"annotations": dict.fromkeys(noted)}}, "upgrade")
     after = observed(deployment(conditions=write.entries), before.service)
-    assert not [action for action in plan.status_writes(after, NOW).actions if not isinstance(action, SetMinimum)]
+    assert not [action for action in plan.status_writes(after, NOW).actions if not isinstance(action, SetScaling)]
 
 
 def test_the_time_of_transition_stays_while_the_status_does() -> None:
@@ -638,7 +641,7 @@ def test_what_was_not_prepared_is_set_right_before_ready() -> None:
     assert (recorded(moving).promoted, recorded(moving).previous) == ("iris-00002", "iris-00001")
     again = observed(deployment(conditions=conditions_entries(moving)), newest)
     assert ready(again).status == "True"
-    assert SetMinimum("s-1", "iris-00001", "0") in plan.status_writes(again, NOW).actions
+    assert SetScaling("s-1", "iris-00001", traffic.SCALING) in plan.status_writes(again, NOW).actions
 
 
 def test_a_rollback_keeps_the_traffic_until_the_revision_has_a_pod() -> None:
@@ -656,7 +659,7 @@ def test_a_rollback_keeps_the_traffic_until_the_revision_has_a_pod() -> None:
     starts = observed(pinned, newest, verdict=Verdict(service=asked))
     assert plan.held_back(starts, asked)["spec"]["traffic"] == newest["spec"]["traffic"]
     assert ready(starts).status == "Unknown"
-    assert [each.revision for each in plan.status_writes(starts, NOW).actions if isinstance(each, SetMinimum)]
+    assert [each.revision for each in plan.status_writes(starts, NOW).actions if isinstance(each, SetScaling)]
     pod = {"metadata": {"name": "p", "namespace": "default", **of_revision("iris-00001")}}
     pod["status"] = {"conditions": [{"type": "Ready", "status": "True"}]}
     assert plan.held_back(replace(starts, pods=[trimming.pod(pod)]), asked) == asked, "as the cache has it"
@@ -665,18 +668,21 @@ def test_a_rollback_keeps_the_traffic_until_the_revision_has_a_pod() -> None:
     assert plan.held_back(replace(starts, verdict=Verdict(service=asked)), asked) == asked
 
 
-def test_a_minimum_is_set_once() -> None:
+def test_the_scaling_of_a_revision_is_set_once() -> None:
     known_revisions = {"promoted": "iris-00002", "previous": "iris-00001"}
     newest = live(latest="iris-00002", serving="iris-00002")
 
-    def minimums(known: Any) -> list[SetMinimum]:
-        state = observed(deployment(state=known_revisions), newest, minimums=known)
-        return [each for each in plan.status_writes(state, NOW).actions if isinstance(each, SetMinimum)]
+    def scaling(known: Any) -> list[SetScaling]:
+        state = observed(deployment(state=known_revisions), newest, scaling=known)
+        return [each for each in plan.status_writes(state, NOW).actions if isinstance(each, SetScaling)]
 
-    first = minimums({})
-    assert first == [SetMinimum("s-1", "iris-00002", None), SetMinimum("s-1", "iris-00001", "0")]
-    assert minimums({("s-1", each.revision): each.minimum for each in first}) == []
-    assert minimums({("s-0", each.revision): each.minimum for each in first}) == first, "of a deleted Knative Service"
+    first = scaling({})
+    own = dict.fromkeys(traffic.SCALING)
+    assert first == [SetScaling("s-1", "iris-00002", own), SetScaling("s-1", "iris-00001", traffic.SCALING)]
+    assert scaling({("s-1", each.revision): each.annotations for each in first}) == []
+    assert scaling({("s-0", each.revision): each.annotations for each in first}) == first, (
+        "of a deleted Knative Service"
+    )
 
 
 def test_only_a_new_knative_service_forgets_the_revisions() -> None:

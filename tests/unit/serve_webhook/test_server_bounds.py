@@ -14,7 +14,7 @@ import yaml
 from serve_core.api.annotations import EARLIER_STATE, HANDOVER, SERVICE
 from serve_core.base.constants import CONDITION_READY, DEPLOYMENT_LABEL, NEVER_JUDGED, SERVED_LABEL, SERVER_USERNAME
 from serve_core.base.json import JsonObject
-from serve_core.knative.traffic import MIN_SCALE
+from serve_core.knative.traffic import MIN_SCALE, SCALING
 from serve_webhook.failure_policy import GUARDED
 from support.bounds import FILE, POLICIES, Write, about, documents, refusals
 
@@ -351,11 +351,11 @@ REVISION: JsonObject = {
 REVISIONS = "revisions.serving.knative.dev"
 
 
-@pytest.mark.parametrize("value", ["0", "3", None])
-def test_the_server_sets_the_minimum_of_a_revision(value: str | None) -> None:
-    assert (
-        make(REVISIONS, changed(REVISION, f"metadata/annotations/{NOTE_OF_MINIMUM}", value), "UPDATE", REVISION) == []
-    )
+@pytest.mark.parametrize("key", SCALING)
+@pytest.mark.parametrize("value", ["0", "6s", None])
+def test_the_server_sets_how_a_revision_scales_to_zero(key: str, value: str | None) -> None:
+    note, before = key.replace("/", "~"), changed(REVISION, "metadata/annotations", {key: "3", "note": "x"})
+    assert make(REVISIONS, changed(before, f"metadata/annotations/{note}", value), "UPDATE", before) == []
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,13 @@ from serve_core.knative.limits import AUTOSCALING, KPA
 
 MIN_SCALE = f"{AUTOSCALING}min-scale"
 NONE = "0"
-"""The ``min-scale`` of a revision without traffic."""
+SCALING: Mapping[str, str] = {
+    MIN_SCALE: NONE,
+    f"{AUTOSCALING}window": "6s",
+    f"{AUTOSCALING}scale-to-zero-pod-retention-period": "0s",
+}
+"""The annotations that a revision without traffic gets. It scales to zero soon, with the shortest window that Knative
+accepts, instead of after the window of a model that is asked now and then. queue-proxy then answers for 30 s more."""
 LATEST_TAG = "latest"
 PREVIOUS_TAG = "previous"
 """A tag gives a revision its own URL: ``TAG-NAME.NAMESPACE.…``."""
@@ -51,17 +57,21 @@ def _targets(spec: ServingSpec, state: State) -> list[JsonObject]:
     return []
 
 
-def minimums(service: JsonObject, traffic: Sequence[JsonObject], *, is_ready: bool) -> dict[str, str | None]:
-    """The ``min-scale`` of each revision in the traffic of a Knative Service; ``None`` for Knative's default.
+def scaling(
+    service: JsonObject, traffic: Sequence[JsonObject], *, is_ready: bool
+) -> dict[str, Mapping[str, str | None]]:
+    """The annotations of :data:`SCALING` of each revision in the traffic of a Knative Service; ``None`` for Knative's
+    default.
 
-    A tag alone makes Knative keep a revision's minimum. So a revision without traffic gets 0: it starts when it is
-    asked. One with traffic gets the minimum of the Service's template. ``traffic``: as it will be next; without
-    targets, only the latest revision has traffic, and has its minimum. ``is_ready``: whether Knative has moved the
-    traffic; until then, no revision loses its minimum. While a newer revision starts, the one that serves as the latest
-    keeps its own minimum, which the changed template does not have.
+    A tag alone makes Knative keep a revision's minimum. So a revision without traffic loses it: it starts when it is
+    asked. One with traffic gets the values of the Service's template. ``traffic``: as it will be next; without targets,
+    only the latest revision has traffic, and has its values. ``is_ready``: whether Knative has moved the traffic; until
+    then, no revision loses its minimum. While a newer revision starts, the one that serves as the latest keeps its own
+    values, which the changed template does not have.
     """
     status = service.get("status") or {}
-    minimum = value_at(service, "spec", "template", "metadata", "annotations", MIN_SCALE)
+    template = value_at(service, "spec", "template", "metadata", "annotations") or {}
+    own = {key: template.get(key) for key in SCALING}
     has_traffic: dict[str, bool] = {}
     for each in (*traffic, *(status.get("traffic") or [])) if traffic else ():
         if name := each.get("revisionName") or status.get("latestReadyRevisionName"):
@@ -69,7 +79,7 @@ def minimums(service: JsonObject, traffic: Sequence[JsonObject], *, is_ready: bo
     ready = status.get("latestReadyRevisionName") or ""
     if ready != (status.get("latestCreatedRevisionName") or ready):
         has_traffic.pop(ready, None)
-    return {name: minimum if has else NONE for name, has in has_traffic.items() if has or is_ready}
+    return {name: own if has else SCALING for name, has in has_traffic.items() if has or is_ready}
 
 
 def starting(service: JsonObject, wanted: JsonObject) -> list[str]:

@@ -1,6 +1,6 @@
 """The writes that a plan consists of."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from serve_core.base.json import JsonObject
@@ -38,13 +38,13 @@ class SetConditions:
 
 
 @dataclass(frozen=True)
-class SetMinimum:
-    """Set the minimum scale of a revision of the Deployment's Knative Service; ``None`` for Knative's default."""
+class SetScaling:
+    """Set annotations of the autoscaler of a revision of the Deployment's Knative Service; ``None`` removes one."""
 
     service: str
     """The UID of the Knative Service: a new one can have revisions of the same names."""
     revision: str
-    minimum: str | None
+    annotations: Mapping[str, str | None]
 
 
-Action = Delete | Merge | SetConditions | SetMinimum
+Action = Delete | Merge | SetConditions | SetScaling

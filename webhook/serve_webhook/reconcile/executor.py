@@ -6,14 +6,13 @@ from collections.abc import Iterable, Mapping
 from serve_core.base.constants import DEPLOYMENT_LABEL, SERVED_LABEL
 from serve_core.base.json import JsonObject, value_at
 from serve_core.base.workload import Workload
-from serve_core.knative.traffic import MIN_SCALE
 from serve_kube.client import Client
 from serve_kube.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError, UnreadableError
 from serve_kube.resources import DEPLOYMENTS, REVISIONS, Resource, key, owned_resource
 from serve_webhook.cache.informers import Informer
 from serve_webhook.metrics import Metrics
 from serve_webhook.reconcile import plan
-from serve_webhook.reconcile.actions import Action, Apply, Delete, Merge, SetConditions, SetMinimum
+from serve_webhook.reconcile.actions import Action, Apply, Delete, Merge, SetConditions, SetScaling
 from serve_webhook.reconcile.events import Recorder
 
 logger = logging.getLogger(__name__)
@@ -96,27 +95,30 @@ class Executor:
                 self._metrics.writes.labels("delete").inc()
                 await self._delete(manifest)
                 return None
-            case SetMinimum(_, revision, minimum):
-                await self._set_minimum(namespace, name, revision, minimum)
+            case SetScaling(_, revision, annotations):
+                await self._set_scaling(namespace, name, revision, annotations)
                 return None
 
-    async def _set_minimum(self, namespace: str, deployment: str, name: str, minimum: str | None) -> None:
-        """Set the minimum scale of a revision, if it is one of this Deployment: a user's pin can name any other."""
+    async def _set_scaling(
+        self, namespace: str, deployment: str, name: str, annotations: Mapping[str, str | None]
+    ) -> None:
+        """Annotate a revision, if it is one of this Deployment: a user's pin can name any other."""
         try:
             revision = await self._api.get(REVISIONS, namespace, name)
             metadata = revision["metadata"]
             if value_at(metadata, "labels", DEPLOYMENT_LABEL) != deployment:
                 return
-            if value_at(metadata, "annotations", MIN_SCALE) == minimum:
+            present = metadata.get("annotations") or {}
+            if all(present.get(key) == value for key, value in annotations.items()):
                 return
             self._metrics.writes.labels(REVISIONS.plural).inc()
-            change = {"metadata": {"uid": metadata["uid"], "annotations": {MIN_SCALE: minimum}}}
+            change = {"metadata": {"uid": metadata["uid"], "annotations": dict(annotations)}}
             await self._api.merge(REVISIONS, namespace, name, change)
         except NotFoundError:
             logger.info("Revision %s/%s is already deleted.", namespace, name)
         except (ForbiddenError, InvalidError, UnreadableError) as error:
             # The model is served all the same; a replica too many runs.
-            logger.warning("The minimum scale of revision %s/%s stays: %s", namespace, name, error)
+            logger.warning("The scale of revision %s/%s stays: %s", namespace, name, error)
 
     async def collect(self, manifests: Iterable[JsonObject]) -> None:
         """Delete the objects of a Deployment that is gone, before garbage collection does: that deletes about ten

@@ -43,8 +43,8 @@ class Observed:
     warnings: Mapping[str, str] = field(default_factory=dict)
     """The node's warning about each pod that does not start, by pod."""
     applied: Mapping[Identity, LastApplied] = field(default_factory=dict)
-    minimums: Mapping[tuple[str, str], str | None] = field(default_factory=dict)
-    """The minimum scale that was set last, by the Knative Service's UID and the revision."""
+    scaling: Mapping[tuple[str, str], Mapping[str, str | None]] = field(default_factory=dict)
+    """The annotations of the autoscaler that were set last, by the Knative Service's UID and the revision."""
     autoscaler: Mapping[str, str] = field(default_factory=dict)
     """Knative's settings of its autoscaler, the data of ConfigMap ``config-autoscaler``."""
     fault: Condition | None = None

@@ -32,7 +32,7 @@ from serve_core.base.workload import Workload
 from serve_core.knative import initial_scale, traffic
 from serve_kube.resources import SERVICES, owned_resource
 from serve_webhook.reconcile import conditions, pods
-from serve_webhook.reconcile.actions import Action, Apply, Delete, Merge, SetConditions, SetMinimum
+from serve_webhook.reconcile.actions import Action, Apply, Delete, Merge, SetConditions, SetScaling
 from serve_webhook.reconcile.conditions import Condition, ServiceProgress
 from serve_webhook.reconcile.observed import Observed, is_knative_service
 
@@ -170,7 +170,7 @@ class StatusWrites(NamedTuple):
 
 
 def status_writes(observed: Observed, now: datetime) -> StatusWrites:
-    """Parking and the name; otherwise the conditions, then the minimums of the revisions.
+    """Parking and the name; otherwise the conditions, then the scaling of the revisions.
 
     A change of a message alone waits: a download reports its progress every few seconds, and Knative its own.
     """
@@ -196,7 +196,7 @@ def status_writes(observed: Observed, now: datetime) -> StatusWrites:
     if changes and not wait:
         events = [new for new, old in changes if _is_event(new, old)]
         writes.append(SetConditions(conditions.entries(wanted, deployment, now), events))
-    writes += _minimums(observed, progress, state)
+    writes += _scaling(observed, progress, state)
     if earlier := _annotations(deployment, EARLIER_STATE):
         writes.append(Merge({"metadata": {"annotations": earlier}}, "upgrade"))
     return StatusWrites(tuple(writes), wait if changes and wait else None)
@@ -227,16 +227,16 @@ def _traffic(observed: Observed, state: State) -> list[JsonObject]:
     return traffic.targets(observed.spec, state, Workload(observed.deployment).template_annotations)
 
 
-def _minimums(observed: Observed, progress: ServiceProgress | None, state: State) -> list[SetMinimum]:
-    """The minimums to set for the revisions of the Knative Service."""
+def _scaling(observed: Observed, progress: ServiceProgress | None, state: State) -> list[SetScaling]:
+    """The scaling to set for the revisions of the Knative Service."""
     if progress is None:
         return []
     service, uid = progress.service, progress.service["metadata"]["uid"]
-    wanted = traffic.minimums(service, _traffic(observed, state), is_ready=conditions.is_ready(service))
+    wanted = traffic.scaling(service, _traffic(observed, state), is_ready=conditions.is_ready(service))
     return [
-        SetMinimum(uid, revision, minimum)
-        for revision, minimum in wanted.items()
-        if observed.minimums.get((uid, revision), "") != minimum
+        SetScaling(uid, revision, annotations)
+        for revision, annotations in wanted.items()
+        if observed.scaling.get((uid, revision)) != annotations
     ]
 
 

@@ -43,7 +43,7 @@ from serve_webhook.cache.informers import Informer, NamespacedName
 from serve_webhook.cache.services import ServiceChange
 from serve_webhook.metrics import Metrics
 from serve_webhook.reconcile import conditions, plan, pod_reports, pods, surroundings
-from serve_webhook.reconcile.actions import Apply, SetConditions, SetMinimum
+from serve_webhook.reconcile.actions import Apply, SetConditions, SetScaling
 from serve_webhook.reconcile.conditions import Condition
 from serve_webhook.reconcile.events import Recorder
 from serve_webhook.reconcile.executor import Executor
@@ -91,7 +91,7 @@ class Reconciler:
             owner=lambda name: name[0], most=WORKERS - 1, rest=REST_SECONDS
         )
         self._applied: dict[NamespacedName, dict[Identity, LastApplied]] = {}
-        self._minimums: dict[NamespacedName, dict[tuple[str, str], str | None]] = {}
+        self._scaling: dict[NamespacedName, dict[tuple[str, str], Mapping[str, str | None]]] = {}
         self._unread: dict[NamespacedName, str] = {}
         """Why a Deployment is not reconciled, as its condition says."""
         self._live_index: list[DeploymentIndex] = []
@@ -227,7 +227,7 @@ class Reconciler:
             live,
             self._pod_index.of(name) if self._pod_index else (),
             applied=self._applied.get(name, {}),
-            minimums=self._minimums.get(name, {}),
+            scaling=self._scaling.get(name, {}),
             autoscaler=context.knative_autoscaler,
         )
         if deployment is None or not observed.served:
@@ -243,8 +243,8 @@ class Reconciler:
         writes = plan.status_writes(observed, self._now())
         actions = (*plan.deletions(observed), *writes.actions)
         await self._executor.execute(observed.deployment, actions)
-        if set_now := {(a.service, a.revision): a.minimum for a in actions if isinstance(a, SetMinimum)}:
-            self._minimums.setdefault(name, {}).update(set_now)
+        if set_now := {(a.service, a.revision): a.annotations for a in actions if isinstance(a, SetScaling)}:
+            self._scaling.setdefault(name, {}).update(set_now)
         if observed.fault or observed.name_conflict:
             return 0
         return min((each for each in (reports.next_read, writes.wait) if each is not None), default=None)
@@ -298,7 +298,7 @@ class Reconciler:
     async def _release(self, name: NamespacedName, observed: Observed) -> float | None:
         """Clean up after a Deployment that is deleted or no longer served."""
         self._applied.pop(name, None)
-        self._minimums.pop(name, None)
+        self._scaling.pop(name, None)
         watched = bool(observed.deployment)
         if not watched:
             if not any(belongs_to(name[1], live) for live in observed.live.values()):
