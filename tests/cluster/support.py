@@ -9,6 +9,7 @@ import shlex
 import socket
 import ssl
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -120,6 +121,27 @@ def _read_objects(stream: Any, objects: "queue.Queue[Json | None]") -> None:
     except ValueError:
         pass  # the stream was closed
     objects.put(None)
+
+
+@contextmanager
+def pod_counts(namespace: Namespace, selector: str) -> Iterator[list[int]]:
+    """The number of pods after each change, also of those that are ending; complete after the block."""
+    command = ["kubectl", "get", "pods", "--namespace", namespace.name, "-l", selector, "--watch", "-o", "json"]
+    with tempfile.TemporaryFile("w+") as events:
+        process = subprocess.Popen([*command, "--output-watch-events"], stdout=events, text=True)
+        counts: list[int] = []
+        try:
+            yield counts
+        finally:
+            process.terminate()
+            process.wait()
+        events.seek(0)
+        present: set[str] = set()
+        for line in events:
+            event = json.loads(line)
+            name = event["object"]["metadata"]["name"]
+            present = present - {name} if event["type"] == "DELETED" else present | {name}
+            counts.append(len(present))
 
 
 SERVER = Namespace("kubectl-serve")

@@ -98,7 +98,7 @@ def test_a_registered_model_that_cannot_be_loaded_says_so_after_its_first_reques
 ) -> None:
     namespace.apply(deployment("gone", "s3://models/none/model.joblib", credentials="store"))
     found = namespace.watch("deployment", "gone", is_registered)
-    with pytest.raises(OSError):
+    with pytest.raises(TimeoutError):
         ingress.predict(found, iris.rows, seconds=5)
     failed = namespace.watch("deployment", "gone", lambda each: condition(each, READY).get("status") == "False")
     assert condition(failed, LOADED)["reason"] == "NotFound"

@@ -1,6 +1,7 @@
 """Which pods answer: a Deployment's own or Knative's, of which revision, and always some."""
 
 import json
+import os
 
 import pytest
 
@@ -19,6 +20,7 @@ from cluster.support import (
     eventually,
     file_server,
     is_ready,
+    pod_counts,
     pod_template,
 )
 from serve_core.api import state
@@ -26,6 +28,7 @@ from support.recorded_state import entry
 
 IRIS = "s3://models/iris/model.joblib"
 ALWAYS_TWO = "s3://models/always-two/model.joblib"
+UPDATES = int(os.environ.get("KUBECTL_SERVE_UPDATES", "2"))
 KNATIVE_SERVICES = "services.serving.knative.dev"
 
 
@@ -128,15 +131,13 @@ def test_a_service_that_comes_with_its_deployment_is_got_out_of_the_way_of(
 def test_updates_leave_no_replica_of_the_revisions_before(
     namespace: Namespace, ingress: Ingress, iris: Trained, scale: str, minimum: int
 ) -> None:
-    # Knative's autoscaler takes the window to see that there are no requests, and queue-proxy 30 s to end.
-    namespace.apply(deployment("iris", IRIS, credentials="store", scale=scale, window="15s"))
+    # With the default window, in which requests to the revision before would keep its pods.
+    namespace.apply(deployment("iris", IRIS, credentials="store", scale=scale))
     served = namespace.wait_ready("iris")
-    counts: list[int] = []
 
     def revisions() -> list[str]:
         """Those of all pods, with the ones that are ending."""
         pods = namespace.list("pods", f"{PREFIX}deployment=iris")
-        counts.append(sum("deletionTimestamp" not in pod["metadata"] for pod in pods))
         return [pod["metadata"]["labels"]["serving.knative.dev/revision"] for pod in pods]
 
     def update(number: int) -> None:
@@ -147,8 +148,11 @@ def test_updates_leave_no_replica_of_the_revisions_before(
         )
         eventually(lambda: revisions() == alone, 60, f"after update {number}, only the new revision has pods")
 
-    with constant_requests(lambda: ingress.predict(served, iris.rows[:1])) as requests:
-        for number in range(2):
+    with (
+        pod_counts(namespace, f"{PREFIX}deployment=iris") as counts,
+        constant_requests(lambda: ingress.predict(served, iris.rows[:1])) as requests,
+    ):
+        for number in range(UPDATES):
             update(number)
     print(f"{len(requests.answers)} requests, {len(requests.failed)} failed; at most {max(counts)} pods")
     assert requests.failed == []

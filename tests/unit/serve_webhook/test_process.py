@@ -106,6 +106,7 @@ async def test_it_becomes_ready_leads_and_gives_the_lease_back_at_the_end(api: M
         "Knative's defaults",
         "Knative's autoscaler",
         "Knative's images",
+        "the node cache",
         "Deployments",
         "Istio's configuration",
         "policies",
