@@ -427,9 +427,10 @@ def injected(*init: str, uid: int | None = None) -> dict[str, Any]:
         (injected("istio-validation", "model-loader"), "SidecarStartsLater"),
         (injected("istio-validation", "model-loader", uid=1337), "Unreachable"),
         (injected("istio-validation", "istio-proxy", "model-loader"), "Unreachable"),
+        (injected("model-loader", "istio-init"), "Unreachable"),
         (trimming.pod(pod(state=RUNNING)), "Unreachable"),
     ],
-    ids=["captured", "as the proxy", "behind a native sidecar", "no mesh"],
+    ids=["captured", "as the proxy", "behind a native sidecar", "before the redirect", "no mesh"],
 )
 def test_a_loader_that_istio_cuts_off_is_reported(found: dict[str, Any], code: str) -> None:
     said = pods.loader_finding(found, loader_protocol.from_object(RETRY), "iris")

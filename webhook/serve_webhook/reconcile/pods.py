@@ -45,6 +45,8 @@ _MISSING = re.compile(r'(secret|configmap) "([^"]+)" not found')
 _MOUNT_FAILURE = "ImageVolumeMountFailed"
 """In the message of a container runtime that cannot mount an image (k8s.io/cri-api, ``pkg/errors``)."""
 _SIDECAR = "istio-proxy"
+_REDIRECT = "istio-init"
+"""Redirects a pod's traffic. Istio puts it first if the sidecar is native, and last if the sidecar is not."""
 _ON_NODE = re.compile(r'for volume "model" : rpc error: code = \w{1,32} desc = ([A-Za-z]{1,32}): (.*)', re.DOTALL)
 """The kubelet's sentence about a volume that the node cache does not mount: a code of the loader, and its message."""
 
@@ -175,11 +177,13 @@ def _has_late_sidecar(pod: JsonObject) -> bool:
     """Whether Istio redirects the loader's traffic to a sidecar that starts only after the loader has ended."""
     if INJECTED_ANNOTATION not in (pod["metadata"].get("annotations") or {}):
         return False
-    for container in (pod.get("spec") or {}).get("initContainers") or []:
+    containers = (pod.get("spec") or {}).get("initContainers") or []
+    for container in containers:
         if container["name"] == _SIDECAR:
             return False
         if container["name"] == LOADER_CONTAINER:
-            return bool((container.get("securityContext") or {}).get("runAsUser") != PROXY_UID)
+            as_sidecar = (container.get("securityContext") or {}).get("runAsUser") == PROXY_UID
+            return not as_sidecar and containers[-1]["name"] != _REDIRECT
     return False
 
 
