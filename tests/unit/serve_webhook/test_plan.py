@@ -443,9 +443,9 @@ def test_a_message_alone_is_written_some_seconds_after_the_last_write() -> None:
     assert plan.status_writes(first, NOW).wait is None
     assert plan.status_writes(loading(1, first), NOW) == ((), None)
     later = loading(5, first)
-    assert plan.status_writes(later, NOW) == ((), 5.0)
-    assert plan.status_writes(later, NOW + timedelta(seconds=4)) == ((), 1.0)
-    writes = plan.status_writes(later, NOW + timedelta(seconds=5))
+    assert plan.status_writes(later, NOW) == ((), 10.0)
+    assert plan.status_writes(later, NOW + timedelta(seconds=9)) == ((), 1.0)
+    writes = plan.status_writes(later, NOW + timedelta(seconds=10))
     assert ([type(action) for action in writes.actions], writes.wait) == ([SetConditions], None)
     loaded_now = replace(later, pods=[loader_pod(0, "Loaded")])
     assert plan.status_writes(loaded_now, NOW).actions, "another reason does not wait"

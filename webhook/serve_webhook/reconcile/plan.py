@@ -36,7 +36,7 @@ from serve_webhook.reconcile.actions import Action, Apply, Delete, Merge, SetCon
 from serve_webhook.reconcile.conditions import Condition, ServiceProgress
 from serve_webhook.reconcile.observed import Observed, is_knative_service
 
-MESSAGE_SECONDS = 5.0
+MESSAGE_SECONDS = 10.0
 """From one write of a Deployment's conditions to the next that changes only messages."""
 
 
