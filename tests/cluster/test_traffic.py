@@ -219,9 +219,9 @@ def test_a_canary_its_promotion_the_way_back_and_a_revision_that_never_becomes_r
     eventually(lambda: only(ingress, served, row, new), 60, "the last ready revision answers")
     service = namespace.get(KNATIVE_SERVICES, "iris")
     assert service["status"]["latestCreatedRevisionName"] == "iris-00003"
-    shares = {each["revisionName"]: each.get("percent") for each in service["status"]["traffic"]}
-    assert "iris-00003" not in shares
-    assert shares["iris-00002"] == 100
+    shares = [(each["revisionName"], each.get("percent"), each.get("tag")) for each in service["status"]["traffic"]]
+    # It serves, and is the previous one as soon as the new one does.
+    assert shares == [("iris-00002", 100, None), ("iris-00002", 0, "previous")]
 
 
 def change(namespace: Namespace, *annotations: str) -> None:
