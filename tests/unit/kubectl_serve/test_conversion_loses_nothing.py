@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kubectl_serve.install import manifests
@@ -32,7 +32,26 @@ WRONG = st.sampled_from(
 )
 
 
+_SAME_PORT_TWICE = {
+    "apiVersion": "serving.kserve.io/v1beta1",
+    "kind": "InferenceService",
+    "metadata": {"name": "iris"},
+    "spec": {
+        "predictor": {
+            "containers": [
+                {
+                    "name": "kserve-container",
+                    "image": "registry.example.com/own:1",
+                    "ports": [{"containerPort": 5000}, {"containerPort": 5000, "name": "http1", "protocol": "TCP"}],
+                }
+            ]
+        }
+    },
+}
+
+
 @settings(max_examples=100)
+@example(_SAME_PORT_TWICE)
 @given(st.one_of(inference_services(), inference_services(kinds=["image"])))
 def test_every_field_is_used_reported_or_refused(document: JsonObject) -> None:
     converted = convert(document, CONTEXT)

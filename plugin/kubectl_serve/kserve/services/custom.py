@@ -80,6 +80,8 @@ def read(predictor: Field, draft: Draft) -> Custom | None:
     if len(server.at("ports").objects()) > 1:
         draft.asked[PORT_ANNOTATION] = str(port)  # of several, KServe takes the first
     _note_ports(server, port, draft)
+    if draft.is_plain and not draft.without_knative and (chosen := _chosen(server.at("ports").objects(), port)):
+        made["ports"] = [chosen]
     return Custom(made, port, _listening(server, port), beside)
 
 
@@ -103,11 +105,18 @@ def _note_ports(server: Field, port: int, draft: Draft) -> None:
         if len(ports) > 1:
             containers.note_further_ports(server)
         return
-    for each in ports:  # the rendering reports the further ones
-        is_it = len(ports) == 1 or each.at("containerPort").value == port
-        name = each.at("name")
-        if is_it and name.value not in (None, *_NAMED_BY_KNATIVE):
-            name.note("Knative takes only the names http1 and h2c: grpc becomes h2c, and others are left out.")
+    chosen = _chosen(ports, port)
+    for each in ports:
+        if each is not chosen:
+            each.note(f"has no effect: Knative sends requests to one port, and that is {port}.")
+    name = chosen.at("name") if chosen else None
+    if name and name.value not in (None, *_NAMED_BY_KNATIVE):
+        name.note("Knative takes only the names http1 and h2c: grpc becomes h2c, and others are left out.")
+
+
+def _chosen(ports: list[Field], port: int) -> Field | None:
+    """The entry of the port that gets the requests."""
+    return next((each for each in ports if len(ports) == 1 or each.at("containerPort").value == port), None)
 
 
 def container(written: Field, draft: Draft) -> dict[str, Any]:
