@@ -23,7 +23,7 @@ from cluster.support import (
 )
 from serve_core.api import annotations, serving_spec, state
 from serve_core.api.annotations import MODEL
-from serve_core.base.constants import CONDITION_MODEL_LOADED, DEPLOYMENT_LABEL, SERVED_LABEL
+from serve_core.base.constants import CONDITION_MODEL_LOADED, DEPLOYMENT_LABEL, REGISTERED, SERVED_LABEL
 from serve_core.knative import traffic
 
 NAME = "m"
@@ -558,7 +558,7 @@ class Sequence:
         recorded = state.read(deployment)
         if self._served and recorded.observed_generation != generation:
             yield f"generation {recorded.observed_generation} of {generation} was observed"
-        if ready.get("status") == "Unknown":
+        if ready.get("status") == "Unknown" and ready["reason"] != REGISTERED:  # none of these models is asked
             yield f"it is unknown whether it is ready: {ready['message']}"
         handed = annotations.HANDOVER in notes
         if handed and (ready.get("status") == "True" or not self._served):
