@@ -16,7 +16,6 @@ from cluster.support import (
     Json,
     Namespace,
     Trained,
-    annotation,
     deployment,
     eventually,
     is_ready,
@@ -151,7 +150,7 @@ def test_what_a_person_undoes_is_put_right_again(namespace: Namespace) -> None:
     namespace.apply(deployment("iris", IRIS, credentials="store"))
     namespace.wait_ready("iris")
     namespace.kubectl("annotate", "deployment", "iris", f"{PREFIX}timeout=60s")
-    assert annotation(namespace.wait_ready("iris"), "previous") == "iris-00001"
+    assert state.read(namespace.wait_ready("iris")).previous == "iris-00001"
     namespace.kubectl("delete", KNATIVE_SERVICES, "iris")
     namespace.watch("deployment", "iris", lambda found: not is_ready(found), seconds=30)
     recreated = namespace.wait_ready("iris")

@@ -19,7 +19,6 @@ from cluster.support import (
     Json,
     Namespace,
     Trained,
-    annotation,
     condition,
     constant_requests,
     deployment,
@@ -198,7 +197,7 @@ def test_a_model_is_at_the_path_of_its_annotation(namespace: Namespace, ingress:
     named = pod_template(file_server("files", "/srv/models"), {"app": "named"})
     namespace.apply(deployment("named", IRIS, named, credentials="store", mount="/srv/models/iris.joblib"))
     for name, file in (("own", "model.joblib"), ("named", "iris.joblib")):
-        listing = ingress.request(annotation(namespace.wait_ready(name), "url") or "", "/")
+        listing = ingress.request(state.read(namespace.wait_ready(name)).url, "/")
         assert re.findall(r'href="([^"]+)"', listing.body) == [file]
     assert ingress.predict(namespace.wait_ready("iris"), iris.rows).predicted == iris.answers
 

@@ -103,8 +103,8 @@ def readiness(deployment: JsonObject) -> ConditionView:
     if not model_state.is_current(deployment) and ready.status != "Unknown":
         return ConditionView(CONDITION_READY, "Unknown", "Progressing", "the change is not rolled out yet.")
     loaded = condition(deployment, CONDITION_MODEL_LOADED)
-    # While the model is not loaded, ModelLoaded has the cause.
-    waits_for_it = ready.status == "Unknown" and loaded.status != "True" and loaded.reason
+    # While the model is not loaded, ModelLoaded has the cause. A model that is only registered waits for its route.
+    waits_for_it = ready.status == "Unknown" and loaded.status != "True" and loaded.reason not in ("", REGISTERED)
     if waits_for_it or ready.reason == "ModelNotLoaded":
         return ConditionView(CONDITION_READY, ready.status, loaded.reason, loaded.message)
     return ready
