@@ -120,7 +120,7 @@ def test_a_tenants_endpoint_for_a_bucket_is_another_store(models: Models, tmp_pa
 def test_another_authority_is_another_trust(models: Models, web: harness.WebServer) -> None:
     web.files["/model.bin"] = b"weights"
     files(models, asked(f"{web.url}/model.bin"))
-    # Whoever has the key of that authority, and a place in the network, can answer in the store's name.
+    # A party with the key of that authority, and a place in the network, can answer in the store's name.
     files(models, asked(f"{web.url}/model.bin", secret={"ca.crt": "-----BEGIN CERTIFICATE-----"}))
     assert (models.counts.downloads, models.counts.hits) == (2, 0)
 
