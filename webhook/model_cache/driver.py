@@ -37,7 +37,7 @@ _STATUS = {
 
 
 class Paths(NamedTuple):
-    """`kubelet`: its folder on the node, mounted at the same path. `plugin`: the folder of the driver's socket."""
+    """`kubelet`: its folder on the node, mounted at the same path."""
 
     kubelet: Path
 
