@@ -79,8 +79,7 @@ def read(predictor: Field, draft: Draft) -> Custom | None:
     port = containers.port_of(server)
     if len(server.at("ports").objects()) > 1:
         draft.asked[PORT_ANNOTATION] = str(port)  # of several, KServe takes the first
-    _note_ports(server, port, draft)
-    if draft.is_plain and not draft.without_knative and (chosen := _chosen(server.at("ports").objects(), port)):
+    if (chosen := _note_ports(server, port, draft)) is not None:
         made["ports"] = [chosen]
     return Custom(made, port, _listening(server, port), beside)
 
@@ -98,25 +97,21 @@ def _become_plain(predictor: Field, draft: Draft) -> None:
     predictor.at("containers").remark(_PLAIN.format(kind=kind))
 
 
-def _note_ports(server: Field, port: int, draft: Draft) -> None:
-    """Report what becomes of the ports of a server that listens on ``port``."""
+def _note_ports(server: Field, port: int, draft: Draft) -> Field | None:
+    """Report what becomes of the ports of a server that listens on ``port``. Returns the only one that is kept, where
+    the server becomes a plain Knative Service and declares it."""
     ports = server.at("ports").objects()
     if draft.without_knative or not draft.is_plain:
         if len(ports) > 1:
             containers.note_further_ports(server)
-        return
-    chosen = _chosen(ports, port)
+        return None
+    chosen = next((each for each in ports if len(ports) == 1 or each.at("containerPort").value == port), None)
     for each in ports:
         if each is not chosen:
             each.note(f"has no effect: Knative sends requests to one port, and that is {port}.")
-    name = chosen.at("name") if chosen else None
-    if name and name.value not in (None, *_NAMED_BY_KNATIVE):
+    if chosen is not None and (name := chosen.at("name")).value not in (None, *_NAMED_BY_KNATIVE):
         name.note("Knative takes only the names http1 and h2c: grpc becomes h2c, and others are left out.")
-
-
-def _chosen(ports: list[Field], port: int) -> Field | None:
-    """The entry of the port that gets the requests."""
-    return next((each for each in ports if len(ports) == 1 or each.at("containerPort").value == port), None)
+    return chosen
 
 
 def container(written: Field, draft: Draft) -> dict[str, Any]:
