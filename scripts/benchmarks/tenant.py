@@ -400,9 +400,13 @@ async def existing(client: Client, found: Counter[str], until: float) -> None:
     """
     while True:
         for kind in LISTED:
-            with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
+            try:
                 for each in json.loads(await client.text(kind.path(BOUNDED.name)))["items"]:
                     found.update(judged({"apiVersion": kind.api_version, "kind": kind.name} | each))
+            except (aiohttp.ClientError, OSError, TimeoutError):
+                continue
+            except RecursionError:
+                found[f"{kind.name}: nested too deeply to be judged"] += 1
         if time.monotonic() > until:
             return
         await asyncio.sleep(min(LOOK, max(0.0, until - time.monotonic()) + 0.01))
