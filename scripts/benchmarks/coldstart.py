@@ -201,7 +201,6 @@ def bare(server: Server, name: str, template: Json) -> Json:
     init |= {"resources": loader["resources"], "securityContext": RESTRICTED}
     pod["initContainers"] = [init | {"volumeMounts": [{"name": "model", "mountPath": FOLDER, "subPath": "model"}]}]
     (container,) = pod["containers"]
-    container.pop("startupProbe", None)
     for variable in container.get("env") or []:
         if variable.get("value") == server.name:
             variable["value"] = name

@@ -87,9 +87,11 @@ def test_a_model_can_be_registered_where_the_cluster_allows_it(
     # The server and Knative's webhook see the setting a moment later.
     eventually(lambda: namespace.run("kubectl", "apply", "-f", "-", stdin=json.dumps(zero("iris", IRIS)), check=False)
                .returncode == 0, 30, "the cluster allows 0")  # fmt: skip
-    found = namespace.watch("deployment", "iris", is_registered)
-    assert not namespace.list("pods", label_of_service(found))
-    assert ingress.predict(found, iris.rows).predicted == iris.answers
+    registered = namespace.watch("deployment", "iris", is_registered)
+    assert not namespace.list("pods", label_of_service(registered))
+    # Knative's Route is ready a moment before kube-proxy has the activator's address: no pod has to start meanwhile.
+    eventually(lambda: ingress.predict(registered, iris.rows).status != 502, 60, "the route is open")
+    assert ingress.predict(registered, iris.rows).predicted == iris.answers
     namespace.wait_ready("iris")
 
 

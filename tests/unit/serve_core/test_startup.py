@@ -8,6 +8,7 @@ from kubectl_serve.install.manifests import default_context
 from serve_core.admission.decide import Verdict, judge
 from serve_core.base.constants import PREFIX
 from serve_core.base.json import JsonObject
+from serve_core.knative.queue_proxy import startup_probe_patch
 
 READINESS = {"httpGet": {"path": "/ready", "port": 9}, "timeoutSeconds": 5}
 LIVENESS = {"tcpSocket": {"port": 9}}
@@ -64,11 +65,52 @@ def test_other_containers_keep_their_probes(probes: JsonObject) -> None:
     assert {key: value for key, value in container.items() if key.endswith("Probe")} == probes
 
 
-def test_knative_gets_the_startup_probe_in_its_service_alone() -> None:
+def test_a_knative_service_gets_none_so_that_the_activator_asks_queue_proxy_itself() -> None:
     found = verdict("knative", readinessProbe=READINESS)
     assert "startupProbe" not in container_of(found)
     assert found.service is not None
-    assert found.service["spec"]["template"]["spec"]["containers"][0]["startupProbe"]["periodSeconds"] == 1
+    assert "startupProbe" not in found.service["spec"]["template"]["spec"]["containers"][0]
+
+
+def knative_pod(**queue: Any) -> JsonObject:
+    """A pod of a revision, with these fields in queue-proxy."""
+    return {"spec": {"containers": [{"name": "server"}, {"name": "queue-proxy", **queue}]}}
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        {"httpGet": {"path": "/", "port": 8012, "httpHeaders": [{"name": "K-Network-Probe", "value": "queue"}]}},
+        {"httpGet": {"path": "/app-health/queue-proxy/readyz", "port": 15020}},
+        {"grpc": {"port": 8013, "service": ""}},
+    ],
+    ids=["as Knative writes it", "as Istio rewrites it", "gRPC"],
+)
+def test_queue_proxy_is_asked_each_second_until_it_is_ready_once(handler: JsonObject) -> None:
+    (operation,) = startup_probe_patch(knative_pod(readinessProbe={**handler, "periodSeconds": 10}))
+    assert (operation["op"], operation["path"]) == ("add", "/spec/containers/1/startupProbe")
+    startup = operation["value"]
+    assert {key: startup[key] for key in handler} == handler
+    assert startup["periodSeconds"] == 1
+    assert startup["timeoutSeconds"] == 10, "queue-proxy repeats the server's probe for up to 10 s"
+    assert startup["failureThreshold"] >= 86400, "a slow start never restarts the server"
+
+
+@pytest.mark.parametrize(
+    "pod",
+    [
+        knative_pod(),
+        knative_pod(readinessProbe={"periodSeconds": 1}),
+        knative_pod(readinessProbe={"exec": {"command": ["true"]}}),
+        knative_pod(readinessProbe=READINESS, startupProbe=READINESS),
+        {"spec": {"containers": [{"name": "server", "readinessProbe": READINESS}]}},
+        {"spec": {"containers": [7, None]}},
+        {},
+    ],
+    ids=["no probe", "no handler", "a command", "its own", "no queue-proxy", "no containers", "no pod"],
+)
+def test_other_pods_stay_as_they_are(pod: JsonObject) -> None:
+    assert startup_probe_patch(pod) == []
 
 
 @pytest.mark.parametrize("mode", ["knative", "deployment"])

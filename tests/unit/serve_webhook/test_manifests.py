@@ -47,6 +47,23 @@ def test_every_subresource_by_which_a_model_changes_is_named() -> None:
     assert {webhook["matchPolicy"] for webhook in WEBHOOKS.values()} == {"Equivalent"}, "another version is no way out"
 
 
+def test_pods_of_knative_without_a_startup_probe_get_one_and_never_depend_on_it() -> None:
+    assert judged("pods") == {"pods"}
+    assert [rule["operations"] for rule in WEBHOOKS["pods"]["rules"]] == [["CREATE"]]
+    assert WEBHOOKS["pods"]["failurePolicy"] == "Ignore"
+    queue: JsonObject = {"name": "queue-proxy", "readinessProbe": {"httpGet": {"port": 8012}}}
+    labels = {"kubectl-serve.dev/deployment": "iris", "serving.knative.dev/revision": "iris-00001"}
+
+    def called_for(*containers: JsonObject, labels: dict[str, str] = labels) -> bool:
+        return called("pods", object={"metadata": {"labels": labels}, "spec": {"containers": list(containers)}})
+
+    assert called_for({"name": "server"}, queue)
+    assert not called_for(queue | {"startupProbe": {"periodSeconds": 1}})
+    assert not called_for({"name": "server"})
+    assert not called_for(queue, labels={"serving.knative.dev/revision": "other-00001"}), "another Knative Service"
+    assert not called("pods", object={"metadata": {}, "spec": {"containers": [queue]}})
+
+
 @pytest.mark.attack(2)
 def test_whatever_serves_a_model_is_judged_however_it_was_made() -> None:
     assert judged("policies") == {"deployments"}
@@ -164,4 +181,4 @@ def test_no_webhook_is_waited_for_longer_than_five_seconds() -> None:
 def test_what_can_be_closed_is_closed_from_the_start() -> None:
     """Those without a failurePolicy are closed (the API's default) until the leader has read the policies."""
     open_ = {name for name, webhook in WEBHOOKS.items() if webhook.get("failurePolicy") == "Ignore"}
-    assert open_ == {"scale", "policies-scale"}
+    assert open_ == {"pods", "scale", "policies-scale"}

@@ -1,6 +1,7 @@
 """The server over real TLS on loopback, with the API server and other clients."""
 
 import asyncio
+import base64
 import gzip
 import io
 import json
@@ -193,6 +194,17 @@ async def test_scaling_is_answered_from_what_is_watched(running: Running) -> Non
     }
     response = json.loads((await running.post("/deployments/scale", scaling))[1])["response"]
     assert response["status"]["reason"] == "Forbidden"
+
+
+async def test_pods_of_knative_get_a_startup_probe_and_are_never_refused(running: Running) -> None:
+    queue = {"name": "queue-proxy", "readinessProbe": {"httpGet": {"path": "/", "port": 8012}}}
+    pod = body(object={"metadata": {"name": "iris"}, "spec": {"containers": [queue]}})
+    response = json.loads((await running.post("/pods", pod))[1])["response"]
+    (operation,) = json.loads(base64.b64decode(response["patch"]))
+    assert operation["path"] == "/spec/containers/0/startupProbe"
+    response = json.loads((await running.post("/pods", body(object={"spec": 7})))[1])["response"]
+    assert response["allowed"]
+    assert "patch" not in response
 
 
 @pytest.mark.attack(20)

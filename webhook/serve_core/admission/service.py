@@ -39,13 +39,6 @@ _IGNORED = {
     "revisionHistoryLimit": (10, "Knative's configuration sets how many revisions it keeps"),
 }
 _PROBE_TIMING = {"periodSeconds": 10, "timeoutSeconds": 1, "failureThreshold": 3}
-_STARTUP_TIMING = {"periodSeconds": 1, "timeoutSeconds": 10, "successThreshold": 1, "failureThreshold": 86400}
-"""queue-proxy answers a probe within 10 s (``pkg/queue/readiness/probe.go``). The threshold is a day at least: a server
-that starts slowly is never restarted."""
-_QUEUE_PORT, _QUEUE_PORT_H2C = 8012, 8013
-"""Where queue-proxy takes requests and probes (``knative.dev/networking``, ``pkg/networking/constants.go``)."""
-_PROBE_OF_QUEUE = {"name": "K-Network-Probe", "value": "queue"}
-"""The header with which queue-proxy answers for the model server, as in its own readiness probe."""
 _UNWRITABLE = ("secret", "configMap", "projected", "image")
 _OWN_READ_ONLY = ("persistentVolumeClaim", "csi")
 """Volumes with a field ``readOnly`` of their own."""
@@ -318,8 +311,6 @@ def _container(
     if serving is not None:
         if found := _ports(ports, path, serving, mapping, is_on_host=is_on_host):
             carried["ports"] = found
-        if not carried.get("startupProbe"):
-            carried["startupProbe"] = _startup_probe(found)
         _check_liveness(carried.get("livenessProbe"), path, serving, mapping)
     return _read_only(carried, path, volumes, mapping)
 
@@ -438,20 +429,6 @@ def _timed(probe: Any, *, eager: bool) -> Any:
     if eager and all(probe.get(key, value) == value for key, value in _PROBE_TIMING.items()):
         return {key: value for key, value in probe.items() if key not in _PROBE_TIMING}
     return _PROBE_TIMING | probe
-
-
-def _startup_probe(ports: list[JsonObject]) -> JsonObject:
-    """The startup probe of a model server that has none. ``ports``: as Knative gets them.
-
-    Knative gives queue-proxy the readiness probe, and the kubelet asks queue-proxy every 10 s by default. So a server
-    that is not ready at the first probe would wait for the next. When a startup probe succeeds, the kubelet never runs
-    it again, and runs the readiness probes at once (Kubernetes, ``pkg/kubelet/prober``, ``UpdatePodStatus``). This one
-    asks queue-proxy too, which repeats a readiness probe without a period every 50 ms, and reaches a server that
-    listens on localhost only.
-    """
-    port = _QUEUE_PORT_H2C if any(each.get("name") == "h2c" for each in ports) else _QUEUE_PORT
-    get = {"path": "/", "port": port, "scheme": "HTTP", "httpHeaders": [dict(_PROBE_OF_QUEUE)]}
-    return {"httpGet": get, **_STARTUP_TIMING}
 
 
 def _read_only(

@@ -108,6 +108,7 @@ def admission_app(
     app.router.add_post("/policies", endpoint("policies", policies))
     app.router.add_post("/deployments", endpoint("deployments", complete))
     app.router.add_post("/deployments/scale", endpoint("scale", scale))
+    app.router.add_post("/pods", endpoint("pods", lambda _: review.pod))
     app.router.add_post("/own", endpoint("own", own))
     return app
 

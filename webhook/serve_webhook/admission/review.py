@@ -24,6 +24,7 @@ from serve_core.base.patch import json_patch
 from serve_core.base.reasons import MAX_PROBLEMS, Diagnostic, capped, diagnostic
 from serve_core.base.workload import Workload
 from serve_core.context.cluster import ClusterContext
+from serve_core.knative import queue_proxy
 from serve_webhook.admission import parsing
 
 API_VERSION = "admission.k8s.io/v1"
@@ -162,6 +163,11 @@ def scale(request: AdmissionRequest, deployment: JsonObject | None) -> Admission
     if not isinstance(wanted, dict) or not wanted.get("replicas"):
         return AdmissionResponse()
     return AdmissionResponse(problems=(str(diagnostic("Parked", "spec.replicas")),), code=403, reason="Forbidden")
+
+
+def pod(request: AdmissionRequest) -> AdmissionResponse:
+    """Give queue-proxy a startup probe. Never refuses a pod."""
+    return AdmissionResponse(patch=tuple(queue_proxy.startup_probe_patch(request.new or {})))
 
 
 def is_parked(deployment: JsonObject) -> bool:
