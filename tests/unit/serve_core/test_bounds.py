@@ -36,9 +36,9 @@ def deployment(**more: Any) -> JsonObject:
 
 
 TOO_LARGE: dict[str, Any] = {
-    "more than 20,000 values": [0] * 20_000,
-    "more than 20,000 values in it": [[] for _ in range(20_000)],
-    "more than 20,000": {f"k{number}": 1 for number in range(20_000)},
+    "more than 5,000 values": [0] * 5_000,
+    "more than 5,000 values in it": [[] for _ in range(5_000)],
+    "more than 5,000": {f"k{number}": 1 for number in range(5_000)},
     "more than 512 KiB": "a" * (512 * 1024),
     "names and texts have more than 512 KiB": {"k" * (512 * 1024): 1},
     "texts have more than 512 KiB": ["a" * 600] * 1000,
@@ -56,6 +56,19 @@ def test_an_object_beyond_the_bounds_is_refused_whoever_reads_it(why: str) -> No
         assert (found.code, found.path) == ("TooLarge", "metadata")
         assert why in found.message
         assert "ConfigMap" in found.hint
+
+
+@pytest.mark.parametrize("place", ["metadata", "spec.template.metadata"])
+@pytest.mark.attack(22)
+def test_no_object_has_so_many_labels_that_each_write_of_it_is_slow(place: str) -> None:
+    many = deployment()
+    at = many["metadata"] if place == "metadata" else many["spec"]["template"].setdefault("metadata", {})
+    at["labels"] = {f"l{number}": "x" for number in range(250)}
+    assert bounds.fault(many) is None
+    at["labels"]["more"] = "x"
+    (found,) = judge(many, FACTS).problems
+    assert found.code == "TooLarge"
+    assert "more than 250 labels" in found.message
 
 
 def aliased(levels: int) -> list[Any]:
@@ -83,11 +96,11 @@ def test_managed_fields_count_for_nothing() -> None:
 
 
 def test_an_object_as_large_as_they_get_is_let_through() -> None:
-    """A hundred variables in each of twenty containers, and annotations as long as Kubernetes takes them."""
+    """Sixty variables in each of twenty containers, and annotations as long as Kubernetes takes them."""
     made = deployment()
     made["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"] = "a" * 240 * 1024
     for index in range(20):
-        variables = [{"name": f"A{number}", "value": "a" * 80} for number in range(100)]
+        variables = [{"name": f"A{number}", "value": "a" * 80} for number in range(60)]
         made["spec"]["template"]["spec"]["containers"].append(
             {"name": f"side-{index}", "image": "example.com/side:1", "env": variables}
         )
@@ -96,21 +109,21 @@ def test_an_object_as_large_as_they_get_is_let_through() -> None:
 
 KEY = "kubectl-serve.dev/"
 MANY: dict[str, Callable[[], JsonObject]] = {
-    "unknown annotations": lambda: {"metadata": {"annotations": {f"{KEY}u{index}": "" for index in range(9_000)}}},
-    "annotations that are numbers": lambda: {"metadata": {"annotations": dict.fromkeys(map(str, range(9_000)), 1)}},
+    "unknown annotations": lambda: {"metadata": {"annotations": {f"{KEY}u{index}": "" for index in range(4_000)}}},
+    "annotations that are numbers": lambda: {"metadata": {"annotations": dict.fromkeys(map(str, range(4_000)), 1)}},
     "variables that are numbers": lambda: {"spec": {"template": {"spec": {"containers": [
-        {"name": "server", "image": "a", "env": [1] * 9_000}]}}}},
+        {"name": "server", "image": "a", "env": [1] * 4_000}]}}}},
     "fields that Knative has not": lambda: {"spec": {"template": {"spec": {"containers": [
-        {"name": "server", "image": "example.com/a:1", **{f"f{index}": 1 for index in range(9_000)}}]}}}},
+        {"name": "server", "image": "example.com/a:1", **{f"f{index}": 1 for index in range(4_000)}}]}}}},
     "variables with fields that Knative has not": lambda: {"spec": {"template": {"spec": {"containers": [
-        {"name": "server", "image": "example.com/a:1", "env": [{"name": f"A{i}", "b": 1} for i in range(5_000)]}]}}}},
+        {"name": "server", "image": "example.com/a:1", "env": [{"name": f"A{i}", "b": 1} for i in range(1_500)]}]}}}},
     "containers without an image": lambda: {"spec": {"template": {"spec": {"containers": [
-        {"name": "model-server", "image": "a/b:1"}, *({"name": f"c{index}"} for index in range(9_000))]}}}},
+        {"name": "model-server", "image": "a/b:1"}, *({"name": f"c{index}"} for index in range(2_000))]}}}},
     "volumes that nobody mounts": lambda: {"spec": {"template": {"spec": {"volumes": [
-        {"name": f"v{index}", "secret": {}} for index in range(6_000)], "containers": [
+        {"name": f"v{index}", "secret": {}} for index in range(1_200)], "containers": [
         {"name": "server", "image": "example.com/a:1"}]}}}},
     "keys that Knative does not know": lambda: {"spec": {"template": {"metadata": {"annotations": {
-        f"autoscaling.knative.dev/k{index}": "" for index in range(9_000)}}, "spec": {"containers": [
+        f"autoscaling.knative.dev/k{index}": "" for index in range(4_000)}}, "spec": {"containers": [
         {"name": "server", "image": "example.com/a:1"}]}}}},
 }  # fmt: skip
 
