@@ -4,6 +4,7 @@ import json
 import socket
 import ssl
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import pytest
@@ -49,14 +50,23 @@ def kill_all() -> None:
     SERVER.kubectl("delete", "pods", "--all", "--force", "--grace-period=0")
 
 
-@pytest.fixture
-def server_is_down() -> Iterator[None]:
+@contextmanager
+def without_server() -> Iterator[None]:
+    """No replica runs during the block."""
     replicas = SERVER.get("deployment", "kubectl-serve")["spec"]["replicas"]
     SERVER.kubectl("scale", "deployment/kubectl-serve", "--replicas=0")
     SERVER.kubectl("wait", "--for=delete", "pods", "--all", "--timeout=2m")
-    yield
-    SERVER.kubectl("scale", "deployment/kubectl-serve", f"--replicas={replicas}")
-    SERVER.kubectl("rollout", "status", "deployment/kubectl-serve", "--timeout=2m")
+    try:
+        yield
+    finally:
+        SERVER.kubectl("scale", "deployment/kubectl-serve", f"--replicas={replicas}")
+        SERVER.kubectl("rollout", "status", "deployment/kubectl-serve", "--timeout=2m")
+
+
+@pytest.fixture
+def server_is_down() -> Iterator[None]:
+    with without_server():
+        yield
 
 
 def test_an_unannotated_deployment_never_reaches_the_webhook(empty: Namespace) -> None:
@@ -74,6 +84,19 @@ def test_an_unannotated_deployment_does_not_need_the_server(empty: Namespace, se
     empty.kubectl("scale", "deployment/plain", "--replicas=0")
     empty.kubectl("scale", "deployment/plain", "--replicas=1")
     assert "failed calling webhook" in empty.refusal(deployment("iris", IRIS))
+
+
+def test_serving_goes_on_without_the_server(namespace: Namespace, ingress: Ingress, iris: Trained) -> None:
+    """Also to zero and back: models need Knative alone."""
+    namespace.apply(deployment("iris", IRIS, credentials="store", window="6s"))
+    served = namespace.wait_ready("iris")
+    with without_server():
+        assert ingress.predict(served, iris.rows).predicted == iris.answers
+        namespace.wait_scaled_to_zero("iris")
+        assert ingress.predict(served, iris.rows).predicted == iris.answers
+        assert "failed calling webhook" in namespace.refusal(deployment("iris", IRIS, credentials="store", scale="1"))
+        namespace.kubectl("delete", "deployment", "iris")
+        namespace.kubectl("wait", "--for=delete", f"{KNATIVE_SERVICES}/iris", "--timeout=60s")
 
 
 def apply_settings(text: str) -> None:

@@ -2,12 +2,14 @@
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from kubectl_serve.cli.verbs import BY_NAME
+from serve_core.base.reasons import CATALOGUE, Kind
 from support.paths import ROOT
 
 PAGES = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")]
@@ -64,6 +66,43 @@ def test_every_verb_that_is_shown_exists(page: Path) -> None:
 def test_every_file_that_is_named_exists(page: Path) -> None:
     paths = re.findall(r"(?<![\w/$-])((?:scripts|manifests|webhook|plugin|tests|docs)/[\w./-]*\w)", page.read_text())
     assert [path for path in paths if "NAME" not in path and not (ROOT / path).exists()] == []
+
+
+def nav_pages(nav: object) -> Iterator[str]:
+    if isinstance(nav, str):
+        yield nav
+    elif isinstance(nav, dict | list):
+        for each in nav.values() if isinstance(nav, dict) else nav:
+            yield from nav_pages(each)
+
+
+def test_every_page_is_in_the_navigation_of_the_site() -> None:
+    """One decision record is reached from the list of them."""
+    pages = [str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")]
+    listed = list(nav_pages(tomllib.loads((ROOT / "zensical.toml").read_text())["project"]["nav"]))
+    assert sorted(listed) == sorted(page for page in pages if not re.match(r"adr/\d", page))
+
+
+def test_troubleshooting_has_every_cause_that_a_condition_names_and_no_other_code() -> None:
+    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", (ROOT / "docs/troubleshooting.md").read_text(), re.MULTILINE)
+    named = {code for row in rows for code in re.findall(r"`(\w+)`", row)}
+    causes = {reason.code for reason in CATALOGUE.values() if reason.kind is Kind.CONDITION and reason.hint}
+    assert causes - named - {"PolicyViolated"} == set()
+    assert {code for code in named if code[0].isupper()} - set(CATALOGUE) == set()
+
+
+def test_every_metric_that_is_named_exists() -> None:
+    known = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE))
+    for page in LINKING:
+        for name in re.findall(r"\bkubectl_serve_\w+", page.read_text()):
+            assert re.sub(r"_(bucket|count|sum)$", "", name) in known or name in known, f"{page.name}: {name}"
+
+
+def test_every_test_that_is_named_exists() -> None:
+    sources = "".join(file.read_text() for file in (ROOT / "tests").rglob("test_*.py"))
+    for page in WRITTEN:
+        for name in re.findall(r"`(test_\w+)`", page.read_text()):
+            assert f"def {name}(" in sources, f"{page.name}: {name}"
 
 
 def test_every_attack_that_is_listed_has_a_test_that_says_so() -> None:

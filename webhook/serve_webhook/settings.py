@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 from cryptography import x509
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 from yaml import YAMLError
 
 from model_uri import Store
 from serve_core.api import runtimes, servers
 from serve_core.api.runtimes import Runtime
+from serve_core.api.schema import doc
 from serve_core.api.servers import KnownServer
 from serve_core.base import yaml
 from serve_core.base.json import field_path
@@ -42,9 +43,16 @@ class _Strict(BaseModel):
 
 
 class LoaderSettings(_Strict):
-    image: str = Field(min_length=1)
-    signing_image: str | None = Field(default=None, min_length=1)
-    allow_networks: tuple[Annotated[str, AfterValidator(_network)], ...] = PRIVATE_NETWORKS
+    image: str = doc("Image of the init container that downloads models.", min_length=1)
+    signing_image: str | None = doc(
+        "The same image with the libraries that verify signatures, for models with the annotation signature-key.",
+        default=None,
+        min_length=1,
+    )
+    allow_networks: tuple[Annotated[str, AfterValidator(_network)], ...] = doc(
+        "Private networks that models can come from. Leave out link-local addresses: clouds have their metadata there.",
+        default=PRIVATE_NETWORKS,
+    )
 
 
 def _authorities(text: str) -> str:
@@ -60,10 +68,10 @@ def _authorities(text: str) -> str:
 class CallerSettings(_Strict):
     """Which clients can send reviews: those with a certificate of this authority and one of these names."""
 
-    certificate_authority: Annotated[str, AfterValidator(_authorities)]
-    """PEM."""
-    names: tuple[str, ...] = ()
-    """Common names of subjects; empty: every certificate of the authority."""
+    certificate_authority: Annotated[str, AfterValidator(_authorities)] = doc(
+        "Certificate authority of the client certificates, in PEM."
+    )
+    names: tuple[str, ...] = doc("Common names of subjects; empty: every certificate of the authority.", default=())
 
 
 def _store(written: field_types.StoreAt) -> field_types.StoreAt:
@@ -74,12 +82,19 @@ def _store(written: field_types.StoreAt) -> field_types.StoreAt:
 class ServerSettings(_Strict):
     """The file ``settings.yaml``."""
 
-    loader: LoaderSettings
-    callers: CallerSettings | None = None
-    stores: tuple[Annotated[field_types.StoreAt, AfterValidator(_store)], ...] = ()
-    """Where places lead, whatever a Secret says."""
-    sidecar_images: tuple[str, ...] = ()
-    """Images of containers that the platform adds to pods, exactly as in the pods; policies exempt them."""
+    loader: LoaderSettings = doc("The init container that downloads models.")
+    callers: CallerSettings | None = doc(
+        "Clients that can request reviews. Default: every client that reaches the port. Read when a replica starts.",
+        default=None,
+    )
+    stores: tuple[Annotated[field_types.StoreAt, AfterValidator(_store)], ...] = doc(
+        "Endpoints and authorities of places, for the whole cluster, whatever a user's Secret contains.", default=()
+    )
+    sidecar_images: tuple[str, ...] = doc(
+        "Images of containers that the platform adds to pods, such as a mesh's proxy, exactly as in the pods. Policies "
+        "skip them.",
+        default=(),
+    )
 
 
 @dataclass(frozen=True)
