@@ -118,7 +118,7 @@ def test_an_annotation_is_an_entry_and_a_field(copy: Copy) -> None:
     assert "red, blue" in bad
     assert copy.completed("create", "iris", "--colour", "") == {"red", "blue"}
     assert "| `colour` | red, blue |" in (copy.root / "docs/annotations.md").read_text()
-    assert "| `colour` |" in (copy.root / "README.md").read_text()
+    assert "| `--colour` COLOUR |" in (copy.root / "docs/cli.md").read_text()
 
 
 def test_a_runtime_is_one_file(copy: Copy) -> None:
