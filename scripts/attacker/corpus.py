@@ -47,6 +47,8 @@ class Kind:
 
 DEPLOYMENTS = Kind("apps/v1", "deployments", "Deployment")
 PODS = Kind("v1", "pods", "Pod")
+REPLICA_SETS = Kind("apps/v1", "replicasets", "ReplicaSet")
+DAEMON_SETS = Kind("apps/v1", "daemonsets", "DaemonSet")
 SERVICES = Kind("v1", "services", "Service")
 SECRETS = Kind("v1", "secrets", "Secret")
 CONFIG_MAPS = Kind("v1", "configmaps", "ConfigMap")
@@ -279,6 +281,82 @@ def _forbidden(rng: random.Random, name: str) -> Iterator[Json]:
     yield of_kind(ROUTES, name)
 
 
+CACHE = "cache.kubectl-serve.dev"
+WAITS = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit()); signal.pause()"
+
+
+def cached(*words: str, secret: str = "", **more: Any) -> Json:
+    """A volume of the node cache that a user writes."""
+    own = {"nodePublishSecretRef": {"name": secret}} if secret else {}
+    csi = {"driver": CACHE, "readOnly": True, "volumeAttributes": {"arguments": json.dumps(list(words))}}
+    return {"name": "model", "csi": csi | own | more}
+
+
+def holder(**more: Any) -> Json:
+    """The container that holds a model's volume while a node loads it, or one that looks like it."""
+    wait = ["/opt/model-loader/bin/python", "-I", "-c", WAITS]
+    mounts = [{"name": "model", "mountPath": "/mnt/models", "readOnly": True}]
+    restricted = RESTRICTED | {"readOnlyRootFilesystem": True}
+    good = {"image": f"{IMAGES}/model-loader:0.1.0", "command": wait, "securityContext": restricted}
+    good |= {"terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "FallbackToLogsOnError"}
+    return {"name": "model-prefetch", **good, "resources": MODEST, "volumeMounts": mounts, **more}
+
+
+def _on_nodes(rng: random.Random, name: str) -> Iterator[Json]:
+    """Volumes of the node cache and images as volumes, by hand; and what loads models on nodes in advance."""
+    place = "s3://models/tenant/model.ubj"
+    pinned = ("--store", "s3://models -", "--digest", DIGEST, "--")
+    volumes = [
+        cached(*pinned, place),
+        cached("--", place),
+        cached(*pinned, "s3://elsewhere/a.ubj"),
+        cached(*pinned, "s3://models-evil/a.ubj", secret="x"),  # noqa: S106  # a name
+        cached("--allow-network", "0.0.0.0/0", *pinned, place),
+        cached("--credentials", "/run/secrets/models", *pinned, place),
+        cached("--volume", "/", *pinned, "file:///etc"),
+        cached("--signature-key", "/etc/shadow", *pinned, place),
+        cached(*pinned, place, nodePublishSecretRef={"name": "../x"}),
+        cached(*pinned, place, volumeAttributes={"arguments": "[" * 50_000}),
+        cached(*pinned, place, volumeAttributes={"arguments": json.dumps(["--"]), "csi.storage.k8s.io/ephemeral": "x"}),
+        cached(*pinned, place, readOnly=False),
+        cached(*pinned, place, driver=CACHE.upper()),
+        {"name": "model", "image": {"reference": "evil.example/a:1", "pullPolicy": "Always"}},
+        {"name": "model", "image": {"reference": "dev.local/kubectl-serve-evil/a:1"}},
+    ]
+    for volume in volumes:
+        pod = {"containers": [holder()], "volumes": [volume]}
+        yield _head(PODS, name, labels={f"{PREFIX}prefetch": name}) | {"spec": pod}
+        mounted = container(volumeMounts=[{"name": "model", "mountPath": "/mnt/models"}])
+        yield _head(KNATIVE_SERVICES, name) | {"spec": {"template": {"spec": pod | {"containers": [mounted]}}}}
+        notes = {"digest": DIGEST, "visibility": "cluster-local", "cache": "node"}
+        yield deployment(name, place, {"containers": [mounted], "volumes": [volume]}, **notes)
+    good = {"volumes": [cached(*pinned, place)]}
+    for spoilt in (
+        {"command": ["/opt/model-loader/bin/python", "-c", "import os; os.system('id')"]}, {"args": ["--evil"]},
+        {"env": [{"name": "LD_PRELOAD", "value": "/mnt/models/evil.so"}]}, {"envFrom": [{"secretRef": {"name": "x"}}]},
+        {"image": "evil.example/model-loader:1"}, {"lifecycle": {"postStart": {"exec": {"command": ["id"]}}}},
+        {"volumeMounts": [{"name": "model", "mountPath": "/opt/model-loader"}]},
+        {"workingDir": "/mnt/models"}, {"name": "model-loader"}, {"stdin": True, "tty": True},
+    ):  # fmt: skip
+        yield _head(PODS, name, labels={f"{PREFIX}prefetch": name}) | {
+            "spec": {"containers": [holder(**spoilt)], **good}
+        }
+    labels = {f"{PREFIX}deployment": name, f"{PREFIX}prefetch": name}
+    owner = {"apiVersion": "apps/v1", "kind": "Deployment", "name": name, "uid": "0", "controller": True}
+    for kind in (REPLICA_SETS, DAEMON_SETS):
+        spec: Json = {
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": {**good}},
+        }
+        spec["template"]["spec"]["containers"] = [holder()]
+        head = _head(kind, f"{name}-prefetch-0123456789", labels=labels)
+        yield head | {"spec": spec}
+        yield head | {"metadata": head["metadata"] | {"ownerReferences": [owner]}, "spec": spec}
+    for value in ("2", "all", "0", "-1", "9" * 5_000, "all,2", "ALL", "2\n2", "1001", ""):
+        notes = {"digest": DIGEST, "visibility": "cluster-local", "prefetch": value}
+        yield deployment(name, place, cache=rng.choice(["node", "none", "pvc://claim"]), **notes)
+
+
 def _large(rng: random.Random, name: str) -> Iterator[Json]:
     """Near the API server's limit, or what costs more than its bytes."""
     size = rng.choice([200_000, 1_000_000, LARGEST])
@@ -355,6 +433,7 @@ FAMILIES: dict[str, tuple[int, Callable[[random.Random, str], Iterator[Json]]]] 
     "records of ours": (3, _records),
     "false loaders": (3, _loaders),
     "what is denied": (4, _forbidden),
+    "models on nodes": (3, _on_nodes),
     "large objects": (1, _large),
     "neighbours": (3, _neighbours),
 }
@@ -432,7 +511,9 @@ def _count(made: Callable[[random.Random, str], Iterator[Json]]) -> int:
 
 def _kind_of(manifest: Json) -> Kind:
     wanted = (manifest.get("apiVersion"), manifest.get("kind"))
-    return next(kind for kind in (*KINDS, REVISIONS) if (kind.api_version, kind.name) == wanted)
+    return next(
+        kind for kind in (*KINDS, REVISIONS, REPLICA_SETS, DAEMON_SETS) if (kind.api_version, kind.name) == wanted
+    )
 
 
 def _sent(rng: random.Random, namespace: str, family: str, manifest: Json) -> Operation:

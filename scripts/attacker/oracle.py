@@ -4,6 +4,7 @@ It shares no code with the server. It looks at what is stored, of kinds that ser
 Knative Services, Configurations and Revisions, pods with the loader, and what leads to them.
 """
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -45,7 +46,7 @@ def forbidden(manifest: Json) -> Iterator[str]:
     spec: Json = manifest.get("spec") or {}
     if kind == "Pod":
         pod, outer = spec, metadata
-        if not any(_is_loader(each) for each in _containers(pod)):
+        if not any(_is_loader(each) for each in _containers(pod)) and not _cached(pod):
             return
     elif kind == "Revision":
         pod, outer = spec, metadata
@@ -77,9 +78,42 @@ def _is_loader(container: Json) -> bool:
     return container.get("name") == "model-loader" or bool(LOADER.fullmatch(container.get("image") or ""))
 
 
+CACHE = "cache.kubectl-serve.dev"
+WAITS = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit()); signal.pause()"
+HOLDS = ["/opt/model-loader/bin/python", "-I", "-c", WAITS]
+
+
+def _cached(pod: Json) -> list[list[str]]:
+    """The arguments of each volume of the node cache; none where they cannot be read."""
+    found = []
+    for volume in pod.get("volumes") or []:
+        csi = volume.get("csi") or {}
+        if csi.get("driver") == CACHE:
+            try:
+                arguments = json.loads((csi.get("volumeAttributes") or {}).get("arguments") or "")
+            except (ValueError, RecursionError):
+                arguments = []
+            found.append([str(word) for word in arguments] if isinstance(arguments, list) else [])
+    return found
+
+
+def _is_holder(container: Json) -> bool:
+    """Whether a container only holds the model's volume while a node loads it."""
+    free = ("args", "env", "envFrom", "lifecycle", "workingDir")
+    mounts = [each for each in container.get("volumeMounts") or [] if not each["mountPath"].startswith("/var/run/")]
+    return (
+        container.get("name") == "model-prefetch"
+        and str(container.get("image")).startswith("dev.local/kubectl-serve/model-loader:")
+        and container.get("command") == HOLDS
+        and not any(map(container.get, free))
+        and mounts == [{"name": "model", "mountPath": "/mnt/models", "readOnly": True}]
+    )
+
+
 def _uris(notes: Json, pod: Json) -> list[str]:
     written = [part.rpartition("=")[0] or part for part in (notes.get(f"{PREFIX}model") or "").split()]
     arguments = [str(word) for each in _containers(pod) if _is_loader(each) for word in each.get("args") or []]
+    arguments += [word for words in _cached(pod) for word in words]
     # One with a space is a store, which a place leads to.
     return [*written, *(word for word in arguments if re.match(r"[a-z0-9]+://[^ ]*$", word, re.IGNORECASE))]
 
@@ -88,6 +122,18 @@ def _sources(notes: Json, pod: Json) -> Iterator[str]:
     for uri in _uris(notes, pod):
         if not SOURCES.fullmatch(uri.rpartition("=")[0] or uri):
             yield f"restricted-sources: {uri[:100]}"
+    for words in _cached(pod):
+        if "--" not in words or words[-1] == "--":
+            yield "restricted-sources: a volume of the node cache without a model"
+        if any(
+            word.startswith("--") and word not in ("--", "--digest", "--files", "--hub-cache", "--store")
+            for word in words
+        ):
+            yield "restricted-sources: an option of a volume of the node cache"
+    for volume in pod.get("volumes") or []:
+        reference = str((volume.get("image") or {}).get("reference") or "")
+        if reference and not SOURCES.fullmatch(f"oci://{reference}"):
+            yield f"restricted-sources: image volume {reference[:100]}"
     if any(_is_loader(each) for each in _containers(pod)) or f"{PREFIX}model" in notes:
         for field in ("hostAliases", "dnsConfig", "hostNetwork"):
             if pod.get(field):
@@ -104,6 +150,8 @@ def _images(pod: Json) -> Iterator[str]:
 def _servers(pod: Json) -> Iterator[str]:
     """A server of one's own may read another model, whatever is pinned or allowed."""
     for container in pod.get("containers") or []:
+        if _is_holder(container):
+            continue
         own = not CATALOGUE.fullmatch(str(container.get("image") or "")) or any(map(container.get, TOLD))
         values = {each["name"]: each.get("value") for each in container.get("env") or []}
         own |= not SERVER.items() <= values.items()
@@ -120,11 +168,14 @@ def _pinned(notes: Json, pod: Json) -> Iterator[str]:
     """None of the allowed sources has revisions, so there has to be a digest."""
     if f"{PREFIX}model" in notes and not re.fullmatch("sha256:[0-9a-f]{64}", notes.get(f"{PREFIX}digest") or ""):
         yield "pinned-models: no digest"
-    for loader in filter(_is_loader, _containers(pod)):
+    for loader in (each for each in _containers(pod) if _is_loader(each) and not _is_holder(each)):
         if "--digest" not in (loader.get("args") or []):
             yield "pinned-models: a loader without a digest"
         if loader.get("command"):
             yield "pinned-models: a loader with a command of its own"
+    for words in _cached(pod):
+        if "--digest" not in words:
+            yield "pinned-models: a volume of the node cache without a digest"
 
 
 def _pickle(notes: Json, pod: Json) -> Iterator[str]:

@@ -4,6 +4,8 @@ import itertools
 import json
 import random
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 import yaml
@@ -12,8 +14,13 @@ from attacker import corpus, oracle
 from kubectl_serve.install.manifests import default_context
 from serve_core.admission.decide import judge
 from serve_core.base.json import JsonObject
+from serve_core.context.cluster import ClusterContext
+from serve_core.policy.evaluate import User, judge_policies
+from serve_core.policy.parse import read_policy
+from serve_core.subjects.build import subject_of
 from support.paths import ROOT
 
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 EXAMPLES = ROOT / "manifests/policies/examples"
 
 
@@ -76,6 +83,36 @@ def test_of_what_was_thought_out_to_be_denied_the_oracle_finds_most() -> None:
     found = [manifest for manifest in made if list(oracle.forbidden(manifest))]
     assert len(found) > 0.8 * len(made)
     assert list(oracle.forbidden(as_stored(corpus.honest("w0")))) == []
+
+
+def starter_policies() -> ClusterContext:
+    files = (ROOT / "manifests/policies" / f"{name}.yaml" for name in oracle.POLICIES)
+    documents = (each for file in files for each in yaml.safe_load_all(file.read_text()))
+    policies = tuple(read_policy(each) for each in documents if each["kind"] == "ServingPolicy")
+    return replace(default_context(), policies=policies)
+
+
+def test_what_the_oracle_finds_in_pods_with_models_on_nodes_policies_refuse() -> None:
+    context, found = starter_policies(), 0
+    for seed in range(3):
+        for manifest in corpus._on_nodes(random.Random(seed), "w0"):
+            if manifest["kind"] != "Pod" or not list(oracle.forbidden(manifest)):
+                continue
+            subject = subject_of(manifest, context, namespace="hostile", namespace_labels={})
+            assert subject is not None, manifest
+            assert judge_policies(subject, context.policies, [], NOW, User("mallory", ())).problems, manifest
+            found += 1
+    assert found > 40
+
+
+def test_what_loads_an_allowed_model_in_advance_is_no_finding() -> None:
+    first = next(corpus._on_nodes(random.Random(1), "w0"))
+    assert first["kind"] == "Pod"
+    assert list(oracle.forbidden(first)) == []
+    context = starter_policies()
+    subject = subject_of(first, context, namespace="hostile", namespace_labels={})
+    assert subject is not None
+    assert not judge_policies(subject, context.policies, [], NOW, User("mallory", ())).problems
 
 
 def as_stored(manifest: JsonObject) -> JsonObject:
