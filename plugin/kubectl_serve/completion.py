@@ -55,7 +55,7 @@ def _after_verb(verb: str, before: list[str], typed: str) -> tuple[list[str], in
     completes = BY_NAME[verb].completes
     if completes == FILES:
         return [], _DEFAULT
-    if completes == SERVED or (verb == "policy" and "explain" in before):
+    if completes == SERVED or (verb, True) in (("policy", "explain" in before), ("cache", "prefetch" in before)):
         return _names(SERVED, before, typed), _NO_FILES
     return [word for word in completes if word.startswith(typed)], _NO_FILES
 

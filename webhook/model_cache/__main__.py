@@ -9,7 +9,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from model_cache import messages, metrics, privileges
+from model_cache import messages, metrics, operator_endpoint, privileges
 from model_cache.driver import Node, Paths, Server
 from model_cache.models import Models, Settings
 from model_cache.store import Store
@@ -31,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", default="0", metavar="VERSION")
     parser.add_argument("--allow-network", action="append", default=[], metavar="CIDR")
     parser.add_argument("--metrics", type=int, metavar="PORT", help="port of the metrics")
+    parser.add_argument("--operator", type=int, metavar="PORT", help="port of the operator's requests, on loopback")
     parser.add_argument("--uid", type=int, default=2_000_000, help="first of the users that downloads run as")
     parser.add_argument("--downloads", type=int, default=8, metavar="N", help="maximum of downloads at once")
     return parser
@@ -56,6 +57,8 @@ def main(arguments: Sequence[str]) -> int:
     node = Node(models, paths, options.node)
     if options.metrics:
         metrics.serve(models, options.metrics)
+    if options.operator:
+        operator_endpoint.serve(models, options.operator)
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,14 +95,16 @@ class Models:
         work = self.store.folder()
         try:
             with _Process(self._settings, self.store.limit, uid, work, request) as process:
-                return self._follow(process, work, progress)
+                return self._follow(process, work, progress, request.sources)
         except OSError as error:
             raise storage_failure(error) from None
         finally:
             self.store.discard(work)
             self._users.put(uid)
 
-    def _follow(self, process: "_Process", work: Path, progress: Progress) -> str | threading.Event:
+    def _follow(
+        self, process: "_Process", work: Path, progress: Progress, sources: Sequence[str]
+    ) -> str | threading.Event:
         with contextlib.ExitStack() as held:
             listed: Mapping[str, Any] = {}
             known: Mapping[str, str] = {}
@@ -134,7 +136,7 @@ class Models:
                         return str(listed["tree"])
                     case fetch.FETCHED:
                         process.end()
-                        self._publish(listed, event, known, work, assembled)
+                        self._publish(listed, event, known, work, assembled, sources)
                         self.counts.seconds += time.monotonic() - began
                         return str(listed["tree"])
                     case fetch.FAILED:
@@ -158,6 +160,7 @@ class Models:
         known: Mapping[str, str],
         work: Path,
         assembled: Path,
+        sources: Sequence[str],
     ) -> None:
         name = str(listed["tree"])
         hashes, unpacked = dict(fetched["hashes"]), dict(fetched["unpacked"])
@@ -168,6 +171,7 @@ class Models:
             paths = {path: file or keys.of_unpacked(name, path) for path, file, _ in listed["files"]}
             new = {path: sha256 for path, sha256 in hashes.items() if path not in known}
         fields = {key: fetched[key] for key in _MODEL_FIELDS if key in fetched}
+        fields["sources"] = list(sources)
         tree = Tree(name, paths, hashes, unpacked, fields, "")
         snapshots = [Snapshot._make((*each[:5], tuple(each[5]))) for each in listed["snapshots"]]
         self.store.publish(

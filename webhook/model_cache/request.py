@@ -25,6 +25,11 @@ class Request(NamedTuple):
     arguments: tuple[str, ...]
     secret: Mapping[str, str]
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The URIs of the models."""
+        return tuple(load.uri for load in checked(self.arguments).loads)
+
 
 def read(attributes: Mapping[str, str], secret: Mapping[str, str]) -> Request:
     """Return the request of a volume. Raises LoadError for attributes that the loader or the driver refuses."""

@@ -18,6 +18,7 @@ import re
 import shutil
 import stat
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -33,6 +34,8 @@ from model_loader.verify import digest as digests
 
 _TREE = re.compile(r"/trees/([^/]+)")
 """In the source of a mount: the folder of the model, or of one whose content was found to be changed."""
+_POD = re.compile(r"/pods/([0-9A-Za-z-]+)/volumes/")
+"""In the target of a mount: the UID of its pod."""
 _NAME = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _RECORD = ".json"
 _HASH = ".sha256"
@@ -43,7 +46,7 @@ class Tree(NamedTuple):
 
     `paths`: of its files, each with the name of its content. `hashes`: hex sha256 of what was downloaded, by path.
     `unpacked`: of what its archives have. `fields`: what the download reported. `boot`: of the node, when the content
-    was last verified.
+    was last verified; `verified`: when that was, in seconds since the epoch.
     """
 
     name: str
@@ -52,11 +55,20 @@ class Tree(NamedTuple):
     unpacked: Mapping[str, str]
     fields: Mapping[str, Any]
     boot: str
+    verified: float = 0.0
 
     @property
     def contents(self) -> Mapping[str, str]:
         """The hex sha256 of each file of the model, by path."""
         return self.unpacked or self.hashes
+
+
+class Content(NamedTuple):
+    """A model in the cache, with the bytes of its files, and when it was last used, in seconds since the epoch."""
+
+    tree: Tree
+    bytes: int
+    used: float
 
 
 class Store:
@@ -175,6 +187,18 @@ class Store:
             found = (self._tree(path.name.removesuffix(_RECORD)) for path in records)
             return [tree for tree in found if tree is not None]
 
+    def content(self) -> list[Content]:
+        """Return all models with their size. Files that several models have count for each."""
+        with self._lock:
+            return [
+                Content(
+                    tree,
+                    sum((self._files / name).stat().st_size for name in tree.paths.values()),
+                    (self._trees / f"{tree.name}{_RECORD}").stat().st_mtime,
+                )
+                for tree in self.trees()
+            ]
+
     def used(self) -> int:
         """Return the bytes of all content."""
         with self._lock:
@@ -248,11 +272,18 @@ class Store:
 
     def mounted(self) -> set[str]:
         """Return the names of mounted models, from the kernel's table: it survives a restart of the driver."""
+        return set(self.pods())
+
+    def pods(self) -> Mapping[str, set[str]]:
+        """Return the UIDs of the pods that have a model mounted, by its name."""
         state = self.root.stat()
         device = f"{os.major(state.st_dev)}:{os.minor(state.st_dev)}"
-        return {
-            found[1] for mount in mounts.present() if mount.device == device and (found := _TREE.search(mount.root))
-        }
+        found: dict[str, set[str]] = {}
+        for mount in mounts.present():
+            if mount.device == device and (tree := _TREE.search(mount.root)):
+                pod = _POD.search(mount.target)
+                found.setdefault(tree[1], set()).update([pod[1]] if pod else [])
+        return found
 
     def publish(
         self,
@@ -294,7 +325,7 @@ class Store:
             os.chmod(place, 0o755)  # noqa: S103  # model servers run as any user
             _sync(Path(place))
         with self._lock:
-            self._write_record(tree._replace(boot=self._boot))
+            self._write_record(tree._replace(boot=self._boot, verified=time.time()))
             assembled.rename(self._trees / tree.name)
             _sync(self._trees)
 
@@ -337,7 +368,7 @@ class Store:
             with self._lock:
                 if not wrong:
                     stamp = (self._trees / f"{name}{_RECORD}").stat()
-                    self._write_record(tree._replace(boot=self._boot))
+                    self._write_record(tree._replace(boot=self._boot, verified=time.time()))
                     os.utime(self._trees / f"{name}{_RECORD}", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
                     return True
                 for path in wrong:

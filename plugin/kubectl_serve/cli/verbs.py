@@ -77,6 +77,13 @@ VERBS = (
         online=False,
     ),
     Verb("Set up a cluster", "install", "", "Install kubectl-serve into the cluster, or update it"),
+    Verb(
+        "Set up a cluster",
+        "cache",
+        "ACTION",
+        "List, load, verify and evict the models that nodes keep",
+        completes=("list", "prefetch", "verify", "evict"),
+    ),
     Verb("Set up a cluster", "doctor", "", "Check whether the cluster is ready to serve models, and suggest fixes"),
     Verb("Set up a cluster", "uninstall", "", "Remove kubectl-serve from the cluster; served models keep running"),
     Verb("About", "version", "", "Print the version of this command, and of the server in the cluster"),
@@ -101,7 +108,8 @@ OTHER_NAMES = {
     "undo": "rollback", "revert": "rollback", "rollout": "promote", "hash": "digest", "sha": "digest", "pin": "digest",
     "check": "doctor", "diagnose": "doctor", "setup": "install", "init": "install", "upgrade": "install",
     "template": "render", "dry-run": "render", "preview": "render", "validate": "render", "migrate": "convert",
-    "models": "get", "policies": "policy list", "tail": "logs",
+    "prefetch": "cache prefetch", "evict": "cache evict", "prune": "cache evict", "verify": "cache verify",
+    "pull": "cache prefetch", "models": "get", "policies": "policy list", "tail": "logs",
 }  # fmt: skip
 """Names of verbs in other tools, and the verb here."""
 ON_DEPLOYMENTS = ("update", "edit", "set", "patch", "apply", "scale", "annotate")

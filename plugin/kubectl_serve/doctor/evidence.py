@@ -6,9 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from kubectl_serve.cluster import Cluster
+from kubectl_serve.errors import ServeError
 from kubectl_serve.install import manifests, probe
+from kubectl_serve.node_cache import drivers
+from kubectl_serve.node_cache.drivers import NodeContent
 from kubectl_serve.status import model
-from serve_core.base.constants import NAMESPACE, NEVER_JUDGED, SERVED_LABEL, SERVER_USERNAME
+from serve_core.base.constants import NAMESPACE, NEVER_JUDGED, NODE_CACHE_NAMESPACE, SERVED_LABEL, SERVER_USERNAME
 from serve_core.base.json import JsonObject
 from serve_core.context import istio
 from serve_kube import errors
@@ -33,8 +36,6 @@ from serve_kube.resources import (
 
 SERVER = "kubectl-serve"
 CERTIFICATES = "kubectl-serve-certificates"
-NODE_CACHE = "kubectl-serve-cache"
-"""The namespace of the node cache, and its DaemonSet."""
 KNATIVE = istio.KNATIVE_NAMESPACE
 KNATIVE_DEFINITION = "services.serving.knative.dev"
 
@@ -114,6 +115,8 @@ class Evidence:
     served: Objects = None
     node_cache: JsonObject | None = None
     """The DaemonSet of the node cache."""
+    cached: Sequence[NodeContent] | None = None
+    """What its drivers keep."""
 
     @property
     def istio(self) -> istio.IstioInstallation | None:
@@ -164,7 +167,8 @@ async def gather(cluster: Cluster, now: float, namespace: str) -> Evidence:
             tokens = ask(_list(cluster, REQUEST_AUTHENTICATIONS, None))
             entries = ask(_list(cluster, SERVICE_ENTRIES, None))
             served = ask(_list(cluster, DEPLOYMENTS, None, f"{SERVED_LABEL}=true"))
-            node_cache = ask(_get(cluster, DAEMON_SETS, NODE_CACHE, NODE_CACHE))
+            node_cache = ask(_get(cluster, DAEMON_SETS, NODE_CACHE_NAMESPACE, NODE_CACHE_NAMESPACE))
+            cached = ask(_cached(cluster))
     except ExceptionGroup as failures:
         raise failures.exceptions[0] from None
     return Evidence(
@@ -194,6 +198,7 @@ async def gather(cluster: Cluster, now: float, namespace: str) -> Evidence:
         entries=entries.result(),
         served=served.result(),
         node_cache=node_cache.result(),
+        cached=cached.result(),
     )
 
 
@@ -237,6 +242,14 @@ async def _get(cluster: Cluster, resource: Resource, namespace: str | None, name
 async def _data(cluster: Cluster, namespace: str) -> Mapping[str, Mapping[str, str]] | None:
     found = await _list(cluster, CONFIG_MAPS, namespace)
     return None if found is None else {model.name_of(each): each.get("data") or {} for each in found}
+
+
+async def _cached(cluster: Cluster) -> Sequence[NodeContent] | None:
+    """What the nodes keep; ``None`` for users who may not ask, and where a driver does not answer."""
+    try:
+        return await drivers.contents(cluster, await drivers.running(cluster))
+    except (ServeError, errors.ApiError):
+        return None
 
 
 async def _probe(cluster: Cluster, namespace: str) -> str | None:

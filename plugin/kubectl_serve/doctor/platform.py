@@ -2,12 +2,15 @@
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from shlex import quote
 
-from kubectl_serve.doctor.evidence import KNATIVE, NODE_CACHE, SERVER, Evidence
+from kubectl_serve.doctor.evidence import KNATIVE, SERVER, Evidence
 from kubectl_serve.doctor.finding import CheckResult, failed, ok, skipped, unseen, warning
+from kubectl_serve.node_cache.drivers import NodeContent
 from kubectl_serve.status import model
+from serve_core.api.loader_protocol import size_text
+from serve_core.base.constants import NODE_CACHE_NAMESPACE
 from serve_core.base.json import JsonObject, value_at
 from serve_core.context import nodes
 from serve_core.context.cluster import REQUIRED_FEATURES
@@ -60,7 +63,8 @@ def checks(evidence: Evidence) -> Iterator[CheckResult]:
     yield _tags(evidence, evidence.knative_config.get("config-deployment", {}))
     yield _scale_to_zero(evidence.knative_config.get("config-autoscaler", {}))
     if evidence.node_cache:
-        yield _node_cache(evidence.node_cache, features)
+        yield _node_cache(evidence.node_cache, evidence.nodes, features)
+        yield _cache_space(evidence.cached)
 
 
 def _kubernetes(evidence: Evidence) -> CheckResult:
@@ -253,7 +257,7 @@ def _scale_to_zero(autoscaler: Mapping[str, str]) -> CheckResult:
     return ok("knative-scale-to-zero", "idle models scale to zero.")
 
 
-def _node_cache(daemon_set: JsonObject, features: Mapping[str, str]) -> CheckResult:
+def _node_cache(daemon_set: JsonObject, known: Sequence[JsonObject] | None, features: Mapping[str, str]) -> CheckResult:
     """Whether the driver runs on each node, and Knative admits its volumes."""
     if state(features, _CACHE_FLAG) != "enabled":
         return warning(
@@ -267,6 +271,32 @@ def _node_cache(daemon_set: JsonObject, features: Mapping[str, str]) -> CheckRes
         return failed(
             "node-cache",
             f"the node cache runs on {running} of {wanted} nodes: on the others, pods with its volumes do not start.",
-            f"kubectl describe pods -n {NODE_CACHE}",
+            f"kubectl describe pods -n {NODE_CACHE_NAMESPACE}",
+        )
+    if known is not None and wanted < len(known):
+        return warning(
+            "node-cache",
+            f"{len(known) - wanted} of {len(known)} nodes have no driver: pods with volumes of the node cache do not "
+            "start there.",
+            f"kubectl get pods -n {NODE_CACHE_NAMESPACE} -o wide",
         )
     return ok("node-cache", f"the node cache runs on {running} of {wanted} nodes.")
+
+
+_NEARLY_FULL = 0.9
+
+
+def _cache_space(cached: Sequence[NodeContent] | None) -> CheckResult:
+    """Whether a new model finds room: models that pods use are never evicted."""
+    if cached is None:
+        return unseen("node-cache-space", "what the nodes keep")
+    for node in cached:
+        used = sum(each.bytes for each in node.models if each.pods)
+        if used >= _NEARLY_FULL * node.limit:
+            return warning(
+                "node-cache-space",
+                f"on node {node.node}, pods use {size_text(used)} of the cache's {size_text(node.limit)}: the next "
+                "model may find no room.",
+                "kubectl serve install --cache --cache-size SIZE",
+            )
+    return ok("node-cache-space", "the next model finds room on each node.")

@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 
 from kubectl_serve.cluster import Cluster
 from kubectl_serve.errors import ServeError
+from kubectl_serve.forward import HOST, forwarded
 from kubectl_serve.status import model
 from serve_core.base.json import JsonObject, value_at
 from serve_kube import errors
-from serve_kube.errors import ApiError
 from serve_kube.resources import INGRESSES, NODES, PODS, SERVICES
 
 ENVIRONMENT = "KUBECTL_SERVE_INGRESS"
@@ -154,25 +154,9 @@ async def _forwarded(cluster: Cluster, service: JsonObject, port: int) -> AsyncI
     namespace = service["metadata"]["namespace"]
     pod = await _ready_pod(cluster, service)
     target = _target_port(service, pod, port)
-    failures: list[ServeError | ApiError] = []
-
-    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await cluster.forward(namespace, model.name_of(pod), target, reader, writer)
-        except (ServeError, ApiError) as error:
-            failures.append(error)
-        finally:
-            writer.close()
-
-    server = await asyncio.start_server(carry, "127.0.0.1", 0)
-    own_port = server.sockets[0].getsockname()[1]
-    try:
-        yield Way("127.0.0.1", own_port, f"forwarded through the API server to pod {namespace}/{model.name_of(pod)}")
-    except (ServeError, ApiError) as error:
-        # The request only knows that its connection ended; the forwarding knows the reason.
-        raise failures[0] if failures else error from None
-    finally:
-        server.close()
+    name = model.name_of(pod)
+    async with forwarded(cluster, namespace, name, target) as own_port:
+        yield Way(HOST, own_port, f"forwarded through the API server to pod {namespace}/{name}")
 
 
 async def _ready_pod(cluster: Cluster, service: JsonObject) -> JsonObject:
