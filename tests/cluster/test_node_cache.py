@@ -15,6 +15,7 @@ import pytest_asyncio
 from cluster.support import (
     LOADED,
     PYTHON_IMAGE,
+    READY,
     RESTRICTED,
     Ingress,
     Json,
@@ -26,6 +27,7 @@ from cluster.support import (
     deployment,
     eventually,
     manifest,
+    printed,
 )
 from kubectl_serve.cli.streams import Streams
 from kubectl_serve.connection import connect
@@ -154,6 +156,119 @@ def test_the_driver_has_seven_capabilities_and_no_token() -> None:
     masks = [int(line.split()[1], 16) for line in said.splitlines() if line.startswith("Cap")]
     assert [mask.bit_count() for mask in masks] == [7, 7]
     assert "No such file" in said
+
+
+def listed(namespace: Namespace) -> list[Json]:
+    """The models that pods of a namespace use, as an operator sees them."""
+    shown = json.loads(namespace.kubectl("serve", "cache", "list", "-o", "json"))
+    return [model for node in shown["nodes"] for model in node["models"]]
+
+
+def test_an_operator_lists_verifies_and_evicts(namespace: Namespace, ingress: Ingress, iris: Trained) -> None:
+    namespace.apply(model("iris", scale="1..1"))
+    namespace.wait_ready("iris")
+    (found,) = listed(namespace)
+    assert found["sources"] == ["s3://models/iris"]
+    (user,) = found["pods"]
+    assert (user["namespace"], user["deployment"]) == (namespace.name, "iris")
+    assert f"{found['name'][:12]} verified" in namespace.kubectl("serve", "cache", "verify", found["name"])
+    refused = namespace.run("kubectl", "serve", "cache", "evict", found["name"], check=False)
+    assert refused.returncode == 1
+    assert "a pod uses it" in refused.stderr
+    tenant = ("--as", f"system:serviceaccount:{namespace.name}:default")
+    denied = namespace.run("kubectl", "serve", "cache", "list", *tenant, check=False)
+    assert denied.returncode == 1
+    assert "only operators" in denied.stderr
+    assert "iris" not in denied.stdout
+
+    namespace.kubectl("delete", "deployment", "iris")
+    eventually(lambda: not namespace.list("pods"), 120, "a pod does not end")
+    gone = eventually(
+        lambda: namespace.run("kubectl", "serve", "cache", "evict", found["name"], check=False).stdout,
+        30,
+        "not evicted",
+    )
+    assert "evicted" in gone
+    assert found["name"] not in content()
+
+
+@pytest.mark.attack(46)
+def test_no_pod_and_no_download_reaches_the_drivers_endpoint(namespace: Namespace) -> None:
+    program = (
+        "import os, urllib.request; os.setuid(2000001)\n"
+        "try: print(urllib.request.urlopen('http://127.0.0.1:8081/models').status)\n"
+        "except urllib.error.HTTPError as error: print(error.code)"
+    )
+    assert inside(f'/opt/model-loader/bin/python -c "{program}"').strip() == "403"
+    (driver,) = DRIVER.list("pods")
+    target = f"http://{driver['status']['podIP']}:8081/models"
+    from_a_pod = (
+        "import urllib.request\n"
+        f"try: urllib.request.urlopen('{target}', timeout=5); print('{{}}')\n"
+        "except OSError as error: print('{\"reached\": false}')"
+    )
+    found = printed(namespace, PYTHON_IMAGE, ["python3", "-c", from_a_pod])
+    assert found == {"reached": False}
+
+
+PREFETCHED = "kubectl-serve.dev/Prefetched"
+
+
+def test_a_new_model_is_on_the_node_before_its_revision_starts(
+    namespace: Namespace, ingress: Ingress, store: Store, iris: Trained
+) -> None:
+    namespace.apply(model("iris", prefetch="1", scale="1..1"))
+    served = namespace.wait_ready("iris")
+    namespace.watch("deployment", "iris", lambda each: condition(each, PREFETCHED).get("reason") == "Prefetched", 60)
+    eventually(lambda: not in_advance(namespace), 30, "what loads the model is left")
+    with constant_requests(lambda: ingress.predict(served, iris.rows)) as requests:
+        changed = model("iris", prefetch="all", scale="1..1")
+        changed["metadata"]["annotations"]["kubectl-serve.dev/model"] = "s3://models/iris/model.joblib"
+        namespace.apply(changed)
+        namespace.watch("deployment", "iris", lambda each: "Waiting for nodes" in condition(each, READY)["message"], 60)
+        moved = namespace.watch("deployment", "iris", lambda each: condition(each, READY)["status"] == "True", 120)
+    assert requests.failed == []
+    assert condition(moved, PREFETCHED)["message"].endswith("nodes have the model.")
+    eventually(lambda: not in_advance(namespace), 30, "what loads the model is left")
+    again = namespace.run("kubectl", "serve", "cache", "prefetch", "iris")
+    assert "nodes have the model" in again.stdout
+    namespace.kubectl("annotate", "deployment", "iris", "kubectl-serve.dev/prefetch-")
+    namespace.watch("deployment", "iris", lambda each: not condition(each, PREFETCHED), 30)
+
+
+def in_advance(namespace: Namespace) -> list[Json]:
+    """What loads models in advance."""
+    selector = "kubectl-serve.dev/prefetch"
+    return [each for kind in ("replicasets", "daemonsets", "pods") for each in namespace.list(kind, selector)]
+
+
+def test_a_limit_of_the_namespace_is_reported_and_the_model_is_served(
+    namespace: Namespace, ingress: Ingress, iris: Trained
+) -> None:
+    limit = {"type": "Container", "min": {"memory": "64Mi"}, "defaultRequest": {"memory": "64Mi"}}
+    namespace.apply(
+        {"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "least"}, "spec": {"limits": [limit]}}
+    )
+    namespace.apply(model("iris", prefetch="1"))
+    found = namespace.watch(
+        "deployment", "iris", lambda each: condition(each, PREFETCHED).get("reason") == "PrefetchRefused", 60
+    )
+    assert "minimum memory usage" in condition(found, PREFETCHED)["message"]
+    namespace.wait_ready("iris")
+    refused = namespace.run("kubectl", "serve", "cache", "prefetch", "iris", "--timeout", "30s", check=False)
+    assert refused.returncode == 1
+    assert "PrefetchRefused" in refused.stderr
+    namespace.kubectl("delete", "deployment", "iris")
+    eventually(lambda: not in_advance(namespace), 60, "what loads the model is left")
+
+
+def test_a_wrong_secret_is_the_cause(namespace: Namespace, store: Store) -> None:
+    secret = namespace.get("secret", "store")
+    wrong = {**secret["data"], "AWS_SECRET_ACCESS_KEY": "d3Jvbmc="}
+    namespace.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "wrong"}, "data": wrong})
+    namespace.apply(model("iris", credentials="wrong", prefetch="1"))
+    found = namespace.watch("deployment", "iris", lambda each: condition(each, PREFETCHED).get("status") == "False", 60)
+    assert condition(found, PREFETCHED)["reason"] == "Unauthorized"
 
 
 SECONDS = float(os.environ.get("KUBECTL_SERVE_CHAOS", "0"))

@@ -43,6 +43,7 @@ def key(manifest: JsonObject) -> tuple[str, str]:
 
 
 DEPLOYMENTS = Resource("apps/v1", "Deployment", "deployments")
+REPLICA_SETS = Resource("apps/v1", "ReplicaSet", "replicasets")
 DAEMON_SETS = Resource("apps/v1", "DaemonSet", "daemonsets")
 SERVICES = Resource("v1", "Service", "services")
 PODS = Resource("v1", "Pod", "pods")
@@ -109,6 +110,8 @@ OWNED = (
     SERVICES,
     AUTOSCALERS,
     TELEMETRIES,
+    REPLICA_SETS,
+    DAEMON_SETS,
 )
 """Every kind that a Deployment can become, besides its pods. The reconciler watches, applies and removes them."""
 

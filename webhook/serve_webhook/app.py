@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from serve_core.api import runtimes
-from serve_core.base.constants import DEPLOYMENT_LABEL, NAMESPACE, NODE_CACHE, SERVED_LABEL
+from serve_core.base.constants import DEPLOYMENT_LABEL, NAMESPACE, NODE_CACHE, PREFETCH_LABEL, SERVED_LABEL
 from serve_core.base.json import JsonObject
 from serve_core.context.cluster import ClusterContext
 from serve_core.context.services import NOT_A_REVISION
@@ -20,10 +20,12 @@ from serve_kube.client import Client
 from serve_kube.resources import (
     CONFIG_MAPS,
     CSI_DRIVERS,
+    DAEMON_SETS,
     DEPLOYMENTS,
     MUTATING_WEBHOOKS,
     OWNED,
     PODS,
+    REPLICA_SETS,
     SECRETS,
     SERVICES,
     VALIDATING_WEBHOOKS,
@@ -59,8 +61,14 @@ AUTOSCALER = ("knative-serving", "config-autoscaler")
 IMAGES = ("knative-serving", "config-deployment")
 """Namespace and name of the ConfigMap with the image of Knative's queue-proxy."""
 
-_OWN_SERVICES = {"labelSelector": f"{DEPLOYMENT_LABEL},{NOT_A_REVISION}"}
-"""Those with the label of a Deployment, without the ones that Knative creates for each revision."""
+_OF_PREFETCH = {"labelSelector": f"{DEPLOYMENT_LABEL},{PREFETCH_LABEL}"}
+_OWN = {
+    SERVICES: {"labelSelector": f"{DEPLOYMENT_LABEL},{NOT_A_REVISION}"},
+    REPLICA_SETS: _OF_PREFETCH,
+    DAEMON_SETS: _OF_PREFETCH,
+}
+"""Selectors of the server's own objects, where others have the label of a Deployment too: the Services and ReplicaSets
+of Knative's revisions, and the Deployment's own ReplicaSets."""
 
 logger = logging.getLogger(__name__)
 
@@ -205,9 +213,7 @@ class Replica:
         """The leader's work, until cancelled."""
         budget, labelled = NamespaceBudget(), {"labelSelector": DEPLOYMENT_LABEL}
         owned = {
-            resource: self._informer(
-                resource, selectors=_OWN_SERVICES if resource == SERVICES else labelled, optional=True, budget=budget
-            )
+            resource: self._informer(resource, selectors=_OWN.get(resource, labelled), optional=True, budget=budget)
             for resource in OWNED
         }
         model_pods = self._informer(PODS, selectors=labelled, trim=trimming.pod, budget=budget)

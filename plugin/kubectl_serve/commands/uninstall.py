@@ -9,16 +9,16 @@ from argparse import Namespace
 from kubectl_serve import PROGRAM
 from kubectl_serve.cli import options
 from kubectl_serve.cli.streams import Streams
-from kubectl_serve.cluster import Cluster, Connect
+from kubectl_serve.cluster import Cluster, Connect, visible
 from kubectl_serve.errors import ServeError
 from kubectl_serve.install import features, manifests
 from kubectl_serve.install.resources import resource_of
 from kubectl_serve.status.follow import watch_states
 from serve_core.api.loader_protocol import count_text
-from serve_core.base.constants import NAMESPACE, NODE_CACHE, SERVED_LABEL
+from serve_core.base.constants import NAMESPACE, NODE_CACHE, PREFETCH_LABEL, SERVED_LABEL
 from serve_core.base.json import JsonObject, value_at
 from serve_kube import errors
-from serve_kube.resources import DEFINITIONS, DEPLOYMENTS, NAMESPACES, Resource
+from serve_kube.resources import DAEMON_SETS, DEFINITIONS, DEPLOYMENTS, NAMESPACES, REPLICA_SETS, Resource
 
 EXAMPLES = """\
   kubectl serve uninstall"""
@@ -36,7 +36,11 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
         served, _ = await cluster.list(DEPLOYMENTS, None, labels=f"{SERVED_LABEL}=true")
         _warn(served, streams)
         for manifest in order([*manifests.all_objects(), *manifests.istio_objects(), *_cache(served, streams)]):
-            await _delete(cluster, manifest, streams, args.dry_run)
+            await _delete(cluster, resource_of(manifest), manifest, streams, args.dry_run)
+        # Without the server, nothing else deletes what loads models in advance.
+        for resource in (REPLICA_SETS, DAEMON_SETS):
+            for manifest in await visible(cluster, resource, None, labels=PREFETCH_LABEL):
+                await _delete(cluster, resource, manifest, streams, args.dry_run)
         await features.revert(cluster, served, streams, dry_run=args.dry_run)
         if args.wait and args.dry_run == "none":
             await _wait(cluster, args.timeout)
@@ -76,8 +80,8 @@ def _warn(served: list[JsonObject], streams: Streams) -> None:
         )
 
 
-async def _delete(cluster: Cluster, manifest: JsonObject, streams: Streams, dry_run: str) -> None:
-    resource, metadata = resource_of(manifest), manifest["metadata"]
+async def _delete(cluster: Cluster, resource: Resource, manifest: JsonObject, streams: Streams, dry_run: str) -> None:
+    metadata = manifest["metadata"]
     title = f"{resource.title}/{metadata['name']}"
     namespace = metadata.get("namespace")
     if resource is DEFINITIONS and await _is_used(cluster, manifest):

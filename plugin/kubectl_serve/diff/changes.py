@@ -25,12 +25,15 @@ from serve_core.context import neighbours, services
 from serve_core.context.cluster import ClusterContext
 from serve_core.context.neighbours import Neighbours
 from serve_core.context.services import Services
+from serve_core.workload.prefetch import is_prefetch
 from serve_kube import errors
 from serve_kube.resources import (
     AUTOSCALERS,
+    DAEMON_SETS,
     DEPLOYMENTS,
     DISRUPTION_BUDGETS,
     OWNED,
+    REPLICA_SETS,
     SCALED_OBJECTS,
     SERVICES,
     Resource,
@@ -52,6 +55,8 @@ _NOTES = frozenset(
 """Annotations that kubectl, Knative and kubectl-serve set."""
 
 
+_COMPARED = tuple(resource for resource in OWNED if resource not in (REPLICA_SETS, DAEMON_SETS))
+"""What loads a model in advance is temporary, and no change of the model."""
 _ABOUT_NEIGHBOURS = admission_neighbours.CODES | {"PastKnative", "PortByName"}
 
 
@@ -196,8 +201,8 @@ class Preview:
     async def _beside(self, deployment: JsonObject, before: Verdict, after: Verdict, namespace: str) -> list[Change]:
         """The changes of the objects that the Deployment owns, in the order of their application."""
         made = await self._made(namespace)
-        rendered = {identity(each): each for each in before.objects}
-        wanted = {identity(each): each for each in after.objects}
+        rendered = {identity(each): each for each in before.objects if not is_prefetch(each)}
+        wanted = {identity(each): each for each in after.objects if not is_prefetch(each)}
         changes = []
         for at, manifest in wanted.items():
             resource = _resource(manifest)
@@ -253,9 +258,9 @@ class Preview:
 
     async def _made(self, namespace: str) -> _Made:
         if namespace not in self._made_in:
-            found = await asyncio.gather(*(self._listed(resource, namespace) for resource in OWNED))
+            found = await asyncio.gather(*(self._listed(resource, namespace) for resource in _COMPARED))
             objects = {identity(each): each for listed in found for each in listed or ()}
-            unseen = [resource for resource, listed in zip(OWNED, found, strict=True) if listed is None]
+            unseen = [resource for resource, listed in zip(_COMPARED, found, strict=True) if listed is None]
             self._made_in[namespace] = _Made(objects, unseen)
         return self._made_in[namespace]
 

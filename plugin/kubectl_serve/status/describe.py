@@ -18,7 +18,7 @@ from kubectl_serve.status.model import (
 from serve_core.api import annotations, loader_protocol
 from serve_core.api.annotations import FILLED
 from serve_core.base import overlay
-from serve_core.base.constants import CONDITION_MODEL_LOADED, CONDITION_READY, LOADER_CONTAINER
+from serve_core.base.constants import CONDITION_MODEL_LOADED, CONDITION_PREFETCHED, CONDITION_READY, LOADER_CONTAINER
 from serve_core.base.json import JsonObject, unescape, value_at
 from serve_core.base.reasons import Explanation
 
@@ -81,6 +81,8 @@ def describe(
     explanations: tuple[Explanation, ...],
 ) -> Description:
     own = [condition(deployment, kind) for kind in (CONDITION_MODEL_LOADED, CONDITION_READY)]
+    prefetched = condition(deployment, CONDITION_PREFETCHED)
+    own += [prefetched] if prefetched.reason else []
     shares = {share.revision: share.percent for share in traffic(service)}
     names = {name_of(each) for each in (deployment, *revisions, *pods)}
     newest_first = sorted(revisions, key=lambda each: each["metadata"].get("creationTimestamp", ""), reverse=True)

@@ -12,7 +12,14 @@ import pytest
 import yaml
 
 from serve_core.api.annotations import EARLIER_STATE, HANDOVER, SERVICE
-from serve_core.base.constants import CONDITION_READY, DEPLOYMENT_LABEL, NEVER_JUDGED, SERVED_LABEL, SERVER_USERNAME
+from serve_core.base.constants import (
+    CONDITION_READY,
+    DEPLOYMENT_LABEL,
+    NEVER_JUDGED,
+    PREFETCH_LABEL,
+    SERVED_LABEL,
+    SERVER_USERNAME,
+)
 from serve_core.base.json import JsonObject
 from serve_core.knative.traffic import MIN_SCALE, SCALING
 from serve_webhook.failure_policy import GUARDED
@@ -106,6 +113,26 @@ def owned(api_version: str, kind: str, spec: JsonObject) -> JsonObject:
     return {"apiVersion": api_version, "kind": kind, **copy.deepcopy(OWNED), "spec": spec}
 
 
+IN_ADVANCE = {
+    "template": {
+        "metadata": {"labels": {PREFETCH_LABEL: "iris"}},
+        "spec": {
+            "automountServiceAccountToken": False,
+            "containers": [{"name": "model-prefetch", "image": "loader:1"}],
+            "volumes": [{"name": "model", "csi": {"driver": "cache.kubectl-serve.dev"}}],
+        },
+    }
+}
+
+
+def in_advance(kind: str) -> JsonObject:
+    """What loads a model on nodes in advance."""
+    made = owned("apps/v1", kind, copy.deepcopy(IN_ADVANCE))
+    made["metadata"]["name"] = "iris-prefetch-0123456789"
+    made["metadata"]["labels"][PREFETCH_LABEL] = "iris"
+    return made
+
+
 SELECTED = {"selector": {"matchLabels": {"serving.knative.dev/service": "iris"}}}
 MADE = {
     "services.serving.knative.dev": owned(
@@ -131,6 +158,8 @@ MADE = {
     "authorizationpolicies.security.istio.io": owned(
         "security.istio.io/v1", "AuthorizationPolicy", {**SELECTED, "action": "ALLOW"}
     ),
+    "replicasets.apps": in_advance("ReplicaSet"),
+    "daemonsets.apps": in_advance("DaemonSet"),
     "telemetries.telemetry.istio.io": owned(
         "telemetry.istio.io/v1", "Telemetry", {"selector": {"matchLabels": {DEPLOYMENT_LABEL: "iris"}}}
     ),
@@ -328,11 +357,33 @@ def test_objects_of_others_are_neither_changed_nor_deleted(at: str) -> None:
         ("authorizationpolicies.security.istio.io", "spec/action", "CUSTOM"),
         ("authorizationpolicies.security.istio.io", "spec/selector/matchLabels", {}),
         ("telemetries.telemetry.istio.io", "spec/selector/matchLabels/kubectl-serve.dev~deployment", "other"),
+        *(
+            (f"{kind}.apps", path, value)
+            for kind in ("replicasets", "daemonsets")
+            for path, value in (
+                ("metadata/name", "iris-5d8f7c9b4d"),
+                ("spec/template/metadata/labels/kubectl-serve.dev~prefetch", "other"),
+                ("spec/template/spec/automountServiceAccountToken", True),
+                ("spec/template/spec/containers", [{"name": "evil", "image": "evil.example/x"}]),
+                ("spec/template/spec/containers", [{"name": "model-prefetch"}, {"name": "evil"}]),
+                ("spec/template/spec/initContainers", [{"name": "evil"}]),
+                ("spec/template/spec/volumes", [{"name": "model", "hostPath": {"path": "/"}}]),
+                ("spec/template/spec/volumes", [{"name": "model", "secret": {"secretName": "x"}}]),
+            )
+        ),
     ],
 )
 def test_what_is_made_is_what_a_deployment_becomes(at: str, path: str, value: Any) -> None:
     assert make(at, changed(MADE[at], path, value))
     assert make(at, changed(MADE[at], path, value), "UPDATE", MADE[at])
+
+
+def test_the_replica_sets_that_kubernetes_makes_of_a_deployment_are_neither_changed_nor_deleted() -> None:
+    for kind in ("ReplicaSet", "DaemonSet"):
+        at = f"{kind.lower()}s.apps"
+        theirs = changed(MADE[at], "metadata/name", "iris-5d8f7c9b4d")
+        assert make(at, theirs, "DELETE", theirs)
+        assert make(at, theirs, "UPDATE", theirs)
 
 
 REVISION: JsonObject = {

@@ -40,6 +40,7 @@ _RENDER = (
     steps.render_plain_service,
     steps.render_access_policies,
     steps.render_telemetry,
+    steps.render_prefetch,
 )
 
 READ = (

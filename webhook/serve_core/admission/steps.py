@@ -30,7 +30,7 @@ from serve_core.context.neighbours import Neighbours
 from serve_core.istio import authorization, telemetry
 from serve_core.knative import domain_mapping, name_conflict
 from serve_core.knative.traffic import MAX_NAME, PREVIOUS_TAG
-from serve_core.workload import on_node, serving_port
+from serve_core.workload import on_node, prefetch, serving_port
 from serve_core.workload.model_server import front_container, server_container
 
 _FILLED = frozenset(
@@ -348,6 +348,14 @@ def render_telemetry(admission: Admission) -> None:
         admission.extras += telemetry.render(
             admission.workload, admission.spec, admission.mesh, admission.context.istio, admission.findings
         )
+
+
+def render_prefetch(admission: Admission) -> None:
+    """Render what loads the model on nodes in advance, until they have it."""
+    nodes = admission.spec.prefetch
+    if nodes is not None and admission.state.prefetched != prefetch.digest(admission.workload, nodes):
+        made = prefetch.render(admission.workload, nodes, admission.context.loader)
+        admission.extras += [] if made is None else [made]
 
 
 def warn_of_mesh(admission: Admission) -> None:

@@ -66,6 +66,16 @@ class Cache:
 NO_CACHE = Cache()
 
 
+@dataclass(frozen=True)
+class Nodes:
+    """On how many nodes a model is loaded in advance; ``None`` is all."""
+
+    count: int | None = None
+
+    def __str__(self) -> str:
+        return "all" if self.count is None else str(self.count)
+
+
 class InvalidValueError(ValueError):
     """The annotation does not allow this value. The message, if any, says why."""
 
@@ -104,6 +114,11 @@ def cache(text: str) -> Cache:
     if found.scheme != "pvc" or "$" in found.path:  # Kubernetes expands it in arguments, and not in mounts
         raise InvalidValueError
     return Cache(claim=found)
+
+
+def prefetch(text: str) -> Nodes:
+    """Parse a number of nodes, or ``all``."""
+    return Nodes() if text == "all" else Nodes(integer(1, 1000)(text))
 
 
 def switch(text: str) -> bool:

@@ -81,6 +81,14 @@ USER: tuple[Annotation, ...] = (
         values.cache,
     ),
     Annotation(
+        "prefetch",
+        "a number of nodes from 1 to 1000, or all",
+        "On how many nodes the model is loaded before pods need it; a new model before its first pod. Requires cache "
+        "node.",
+        "number of nodes",
+        values.prefetch,
+    ),
+    Annotation(
         "writable",
         "true, false",
         "Whether the model server can write to the claim of a pvc:// model. Default: false.",
@@ -314,6 +322,7 @@ DIGEST = PREFIX + "digest"
 SIGNATURE_KEY = PREFIX + "signature-key"
 FILES = PREFIX + "files"
 CACHE = PREFIX + "cache"
+PREFETCH = PREFIX + "prefetch"
 WRITABLE = PREFIX + "writable"
 SIZE = PREFIX + "size"
 RUNTIME = PREFIX + "runtime"

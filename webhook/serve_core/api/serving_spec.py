@@ -9,7 +9,16 @@ from typing import Any
 from model_uri import ModelURI
 from model_uri.file_patterns import FilePatterns
 from serve_core.api import models
-from serve_core.api.annotation_values import NO_CACHE, Cache, Caller, Format, InvalidValueError, Scale, Telemetry
+from serve_core.api.annotation_values import (
+    NO_CACHE,
+    Cache,
+    Caller,
+    Format,
+    InvalidValueError,
+    Nodes,
+    Scale,
+    Telemetry,
+)
 from serve_core.api.annotations import (
     AUTH,
     AUTH_AUDIENCES,
@@ -32,6 +41,7 @@ from serve_core.api.annotations import (
     MODEL,
     MOUNT,
     PIN,
+    PREFETCH,
     SCALE,
     SIGNATURE_KEY,
     SIZE,
@@ -64,6 +74,7 @@ class ServingSpec:
     signature_key: str | None = None
     files: FilePatterns | None = None
     cache: Cache = NO_CACHE
+    prefetch: Nodes | None = None
     writable: bool = False
     """Whether the server can write to the model's claim."""
     size: int | None = None
@@ -229,6 +240,8 @@ def _near(name: str) -> list[str]:
 def _incomplete(values: Mapping[str, Any], keys: Collection[str]) -> list[Diagnostic]:
     """Annotations that require another one. ``keys``: all annotations of the object, valid or not."""
     missing = [(TLS, DOMAIN)] if TLS in keys and DOMAIN not in keys else []
+    if "prefetch" in values and (CACHE not in keys or ("cache" in values and not values["cache"].on_node)):
+        missing.append((PREFETCH, f"{CACHE}: node"))
     if AUTH not in keys or "auth" in values:
         auth = values.get("auth")
         of_tokens = (AUTH_ISSUER, AUTH_JWKS, AUTH_AUDIENCES, AUTH_CLAIMS)
@@ -272,7 +285,7 @@ def _conflicts(values: Mapping[str, Any]) -> Iterator[Diagnostic]:
 
 def _conflicts_with_model(values: Mapping[str, Any]) -> Iterator[Diagnostic]:
     if any(model.uri.scheme == "pvc" for model in values["models"]):
-        of_loader = (DIGEST, SIGNATURE_KEY, FILES, SIZE, CREDENTIALS, CACHE)
+        of_loader = (DIGEST, SIGNATURE_KEY, FILES, SIZE, CREDENTIALS, CACHE, PREFETCH)
         yield from _exclude(values, of_loader, "a pvc:// model", "this model is mounted, not downloaded")
     elif values["models"] and values.get("writable"):
         why = "only the claim of a pvc:// model can be mounted for writing"

@@ -36,6 +36,8 @@ class State:
     """The latest revision of which a pod has been ready."""
     template: str = ""
     """Digest of the Knative Service's template: another one makes a new revision."""
+    prefetched: str = ""
+    """Digest of what was loaded in advance, and on how many nodes."""
 
     @property
     def stable(self) -> str:
@@ -62,6 +64,7 @@ class State:
             "previous": self.previous,
             "started": self.started,
             "template": self.template,
+            "prefetched": self.prefetched,
         }
         return canonical({key: value for key, value in fields.items() if value})
 
@@ -106,6 +109,7 @@ def _read(generation: str, fields: JsonObject) -> State:
         previous=text("previous"),
         started=text("started"),
         template=text("template"),
+        prefetched=text("prefetched"),
     )
 
 

@@ -598,6 +598,24 @@ _CONDITIONS = (
         "the loader exited without giving a reason.",
         "Run `kubectl serve logs {name} -n {namespace} -c loader`.",
     ),
+    # Prefetched, beside the codes of ModelLoaded.
+    ("Prefetching", "the nodes load the model before pods need it.", ""),
+    ("Prefetched", "the nodes have loaded the model.", ""),
+    (
+        "PrefetchRefused",
+        "the cluster refuses the pods that load the model on nodes.",
+        "See the message: a ResourceQuota, a LimitRange or a policy applies to them as to the model's pods.",
+    ),
+    (
+        "PrefetchEnded",
+        "not all nodes loaded the model within an hour, and kubectl-serve has stopped.",
+        "Run `kubectl serve cache prefetch {name} -n {namespace}` to try again.",
+    ),
+    (
+        "PrefetchNotPossible",
+        "nodes cannot keep this model: each pod downloads it.",
+        "Run `kubectl serve describe {name} -n {namespace}`, which shows why.",
+    ),
     # PolicyCompliant.
     ("Compliant", "the Deployment complies with every policy that applies to it.", ""),
     ("PolicyViolated", "{found}.", "Run `kubectl serve policy explain {name} -n {namespace}`."),

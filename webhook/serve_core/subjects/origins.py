@@ -16,7 +16,7 @@ from serve_core.context.cluster import ClusterContext
 from serve_core.policy.subject import Origin
 from serve_core.subjects.shapes import containers, elements
 from serve_core.syntax import image_reference, mount_path
-from serve_core.workload import cache_volume, loader_container
+from serve_core.workload import cache_volume, loader_container, prefetch
 from serve_core.workload.loader_container import LoaderRequest
 from serve_core.workload.model_server import model_mount
 
@@ -95,6 +95,8 @@ def origins(pod: JsonObject, path: str, context: ClusterContext, annotated: str 
         found = read.get(at)
         if isinstance(found, LoaderRequest):
             yield from loaded(found, f"{at}.args", pod, context)
+            seen.add(at)
+        elif prefetch.is_container(container, pod, context.known_loaders):
             seen.add(at)
         elif is_called_loader(container, names):
             yield from _claimed(container, at, found)

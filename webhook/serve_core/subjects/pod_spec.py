@@ -1,7 +1,7 @@
 """What the containers and volumes of a pod use."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from itertools import islice
 
 from serve_core.base import bounds
@@ -10,7 +10,7 @@ from serve_core.context.cluster import ClusterContext
 from serve_core.policy.subject import ContainerUse, ImageUse, Origin, PodUse, Use
 from serve_core.subjects.origins import loaders, not_as_filled_in, origins
 from serve_core.subjects.shapes import Parts, containers, elements
-from serve_core.workload import model_server
+from serve_core.workload import model_server, prefetch
 from serve_core.workload.loader_container import LoaderRequest
 
 _EXPANDED = re.compile(r"\$\(([^()]+)\)|\$\{?(\w+)")
@@ -26,7 +26,8 @@ def pod_spec_parts(
 ) -> Parts:
     """What a pod uses. ``whole`` is the pod with the platform's containers, which can be origins of the model too."""
     volumes = list(elements(pod.get("volumes"), f"{path}.volumes"))
-    parts = container_parts(list(containers(pod, path)), context, loaders(pod, path, context))
+    idle = {at for each, at, _ in containers(pod, path) if prefetch.is_container(each, pod, context.known_loaders)}
+    parts = container_parts(list(containers(pod, path)), context, loaders(pod, path, context), idle)
     found = islice(origins(whole or pod, path, context, annotated), bounds.MAX_USES + 1)
     parts["origins"] = (*found, *parts["origins"])
     parts["images"] += tuple(
@@ -64,8 +65,10 @@ def container_parts(
     containers: list[tuple[JsonObject, str, bool]],
     context: ClusterContext,
     read: Mapping[str, LoaderRequest | str] | None = None,
+    idle: Container[str] = (),
 ) -> Parts:
-    """What containers use. ``read`` has those that can be the loader, from :func:`loaders`."""
+    """What containers use. ``read`` has those that can be the loader, from :func:`loaders`; ``idle`` those that only
+    hold the model's volume."""
     origins: list[Origin] = []
     used_images: list[ImageUse] = []
     uses: list[ContainerUse] = []
@@ -73,7 +76,7 @@ def container_parts(
     ours = {image for loader in context.known_loaders for image in loader.images}
     for container, at, side in containers:
         found = (read or {}).get(at)
-        if container.get("image") and not isinstance(found, LoaderRequest):
+        if container.get("image") and not isinstance(found, LoaderRequest) and at not in idle:
             why = not_as_filled_in(container, found) if str(container["image"]) in ours else ""
             note = f"The loader's image is allowed only in the loader: {why}." if why else ""
             used_images.append(ImageUse(str(container["image"]), f"{at}.image", note))

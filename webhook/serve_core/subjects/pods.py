@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from serve_core.base.constants import DEPLOYMENT_LABEL
+from serve_core.base.constants import DEPLOYMENT_LABEL, PREFETCH_LABEL
 from serve_core.base.json import JsonObject, list_of, object_at, value_at
 from serve_core.context.cluster import ClusterContext
 from serve_core.subjects.origins import cached, is_called_loader, loader_names
@@ -13,6 +13,7 @@ from serve_core.subjects.shapes import Parts, containers, strings
 _OWNER_LABELS = (
     DEPLOYMENT_LABEL,
     *(f"serving.knative.dev/{kind}" for kind in ("service", "configuration", "revision")),
+    PREFETCH_LABEL,
 )
 
 

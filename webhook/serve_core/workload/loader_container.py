@@ -329,6 +329,13 @@ _TOKENS = (
 def _difference(container: JsonObject, pod: JsonObject, request: LoaderRequest) -> str:
     """The first field that differs from the rendered one; empty if none does."""
     wanted = render(replace(request, size=None))
+    return container_difference(container, pod, wanted) or _volume_difference(pod, volumes(request))
+
+
+def container_difference(container: JsonObject, pod: JsonObject, wanted: JsonObject) -> str:
+    """The first field of a container that differs from a rendered one; empty if none does. What the platform adds, and
+    resources, can differ."""
+    wanted = dict(wanted)
     found = {key: value for key, value in container.items() if value not in (None, [], {}, "")}
     user = value_at(container, "securityContext", "runAsGroup")
     if isinstance(user, int) and not isinstance(user, bool) and user > 0:
@@ -343,7 +350,7 @@ def _difference(container: JsonObject, pod: JsonObject, request: LoaderRequest) 
             return key
     if _claims_devices(container.get("resources")):
         return "resources"
-    return _mount_difference(container, pod, wanted["volumeMounts"]) or _volume_difference(pod, volumes(request))
+    return _mount_difference(container, pod, wanted["volumeMounts"])
 
 
 def _strange_variables(env: Any, wanted: list[JsonObject]) -> Iterator[str]:

@@ -11,11 +11,13 @@ from serve_core.api.serving_spec import ServingSpec
 from serve_core.base.json import JsonObject
 from serve_core.base.ownership import Identity, claims, identity, is_leaving, owns
 from serve_core.knative import traffic
+from serve_core.workload.prefetch import is_prefetch
 from serve_kube.conditions import find_condition
 from serve_kube.resources import DOMAIN_MAPPINGS, KNATIVE_SERVICES, owned_resource
 from serve_webhook.cache.trimming import POD_READY
 from serve_webhook.reconcile import pods
 from serve_webhook.reconcile.conditions import Condition
+from serve_webhook.reconcile.pods import PodFinding
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,10 @@ class Observed:
     """Knative's settings of its autoscaler, the data of ConfigMap ``config-autoscaler``."""
     fault: Condition | None = None
     """Ready, where an apply failed."""
+    prefetch_cause: PodFinding | None = None
+    """Why nodes do not load the model in advance, if a reason is known."""
+    prefetch_seconds: float = 0.0
+    """Since the nodes were asked to."""
 
     @cached_property
     def spec(self) -> ServingSpec | None:
@@ -59,6 +65,18 @@ class Observed:
     def wanted(self) -> tuple[JsonObject, ...]:
         """The objects to apply, in this order."""
         return self.verdict.objects
+
+    @property
+    def wanted_prefetch(self) -> JsonObject | None:
+        """What loads the model on nodes in advance, if it should exist. The model does not depend on it."""
+        return next(filter(is_prefetch, self.wanted), None)
+
+    @property
+    def prefetch(self) -> JsonObject | None:
+        """The live object, if it is ours."""
+        wanted = self.wanted_prefetch
+        found = None if wanted is None else self.live.get(identity(wanted))
+        return found if found is not None and owns(self.deployment, found) else None
 
     @property
     def served(self) -> bool:
@@ -120,7 +138,7 @@ class Observed:
 
     @property
     def _foreign(self) -> list[JsonObject]:
-        found = (self.live.get(identity(manifest)) for manifest in self.wanted)
+        found = (self.live.get(identity(manifest)) for manifest in self.wanted if not is_prefetch(manifest))
         return [live for live in found if live is not None and not claims(self.deployment, live)]
 
 

@@ -20,6 +20,7 @@ from serve_core.api.state import State
 from serve_core.base import overlay
 from serve_core.base.constants import (
     CONDITION_MODEL_LOADED,
+    CONDITION_PREFETCHED,
     CONDITION_READY,
     CONDITION_STATE,
     DEPLOYMENT_LABEL,
@@ -30,8 +31,9 @@ from serve_core.base.json import JsonObject, value_at
 from serve_core.base.ownership import claims, identity, owns
 from serve_core.base.workload import Workload
 from serve_core.knative import initial_scale, traffic
+from serve_core.workload.prefetch import is_prefetch
 from serve_kube.resources import SERVICES, owned_resource
-from serve_webhook.reconcile import conditions, pods
+from serve_webhook.reconcile import conditions, pods, prefetch
 from serve_webhook.reconcile.actions import Action, Apply, Delete, Merge, SetConditions, SetScaling
 from serve_webhook.reconcile.conditions import Condition, ServiceProgress
 from serve_webhook.reconcile.observed import Observed, is_knative_service
@@ -119,8 +121,8 @@ def preparation(observed: Observed, apply: Apply, now: datetime) -> SetCondition
     # As it is until Knative has seen the change, so that it is written only once.
     state = replace(state, observed_generation=_generation(deployment))
     progressing = conditions.from_code(CONDITION_READY, "Unknown", "Progressing")
-    loaded = conditions.stored(deployment, CONDITION_MODEL_LOADED)
-    following = [*([loaded] if loaded else []), progressing, conditions.of_state(state)]
+    others = (conditions.stored(deployment, kind) for kind in (CONDITION_MODEL_LOADED, CONDITION_PREFETCHED))
+    following = [*filter(None, others), progressing, conditions.of_state(state)]
     return SetConditions(conditions.entries(following, deployment, now))
 
 
@@ -153,7 +155,7 @@ def deletions(observed: Observed) -> tuple[Delete, ...]:
         and (owns(deployment, live) or (wanted and is_knative_service(live) and claims(deployment, live)))
     ]
     if not verdict.service and not handover.is_back(deployment):
-        return ()
+        ours = [live for live in ours if is_prefetch(live)]  # no request goes to it
     if verdict.service and not (observed.service and conditions.is_ready(observed.service)):
         ours = [live for live in ours if not is_knative_service(live)]
         if not (observed.service and conditions.has_ready_revision(observed.service)):
@@ -188,12 +190,15 @@ def status_writes(observed: Observed, now: datetime) -> StatusWrites:
         # Ready follows once Knative has moved the traffic; until then it would be False.
         wanted[-1] = conditions.from_code(CONDITION_READY, "Unknown", "Progressing")
     wanted.append(conditions.of_state(state))
+    if (prefetched := prefetch.condition(observed)) is not None:
+        wanted.append(prefetched)
+    is_withdrawn = prefetched is None and conditions.stored(deployment, CONDITION_PREFETCHED) is not None
     before = [conditions.stored(deployment, condition.type) for condition in wanted]
     changes = [(new, old) for new, old in zip(wanted, before, strict=True) if new != old]
-    is_urgent = moves_traffic or any(not _is_same(new, old) for new, old in changes)
+    is_urgent = moves_traffic or is_withdrawn or any(not _is_same(new, old) for new, old in changes)
     wait = 0.0 if is_urgent else _seconds_left(deployment, now)
     writes: list[Action] = []
-    if changes and not wait:
+    if (changes or is_withdrawn) and not wait:
         events = [new for new, old in changes if _is_event(new, old)]
         writes.append(SetConditions(conditions.entries(wanted, deployment, now), events))
     writes += _scaling(observed, progress, state)
@@ -205,7 +210,7 @@ def status_writes(observed: Observed, now: datetime) -> StatusWrites:
 def release(deployment: JsonObject) -> tuple[Action, ...]:
     """Removes our conditions, annotations and label from a Deployment that is no longer served and owns no object."""
     actions: list[Action] = []
-    ours = (CONDITION_MODEL_LOADED, CONDITION_READY, CONDITION_STATE)
+    ours = (CONDITION_MODEL_LOADED, CONDITION_READY, CONDITION_STATE, CONDITION_PREFETCHED)
     if any(conditions.stored(deployment, kind) for kind in ours):
         actions.append(SetConditions(()))
     annotations = _annotations(deployment, (HANDOVER, SERVICE, *EARLIER_STATE))
@@ -306,6 +311,9 @@ def _conditions(observed: Observed, progress: ServiceProgress | None) -> list[Co
             loaded,
             conditions.from_code(CONDITION_READY, "False", "NameTaken", **title_words(observed.name_conflict)),
         ]
+    if (live := observed.prefetch) is not None and prefetch.holds(observed):
+        text = f"Waiting for nodes to load the new model: {prefetch.share_text(live)}"
+        return [loaded, Condition(CONDITION_READY, "Unknown", "Progressing", text)]
     if observed.is_deployment_mode:
         ready = conditions.deployment_ready(observed.deployment, observed.own_pods, loaded, observed.warnings)
         if ready.status == "True" and observed.waits_for_name:
@@ -325,7 +333,9 @@ def _state(observed: Observed, progress: ServiceProgress | None, loaded: Conditi
     """The state to record."""
     workload = Workload(observed.deployment)
     before = model_state.read(observed.deployment)
-    state = replace(before, observed_generation=_generation(observed.deployment))
+    state = replace(before, observed_generation=_generation(observed.deployment), prefetched=prefetch.over(observed))
+    if prefetch.holds(observed):
+        return state
     if observed.is_deployment_mode:
         return replace(state.without_revisions(), url=f"http://{observed.verdict.name}.{workload.namespace}.svc")
     if progress is None:
@@ -376,6 +386,8 @@ def _is_event(new: Condition, old: Condition | None) -> bool:
     """Whether a condition becomes an Event: that the model is ready, and each cause why it is not. Progress is none."""
     if new.type == CONDITION_STATE or _is_same(new, old):
         return False
+    if new.type == CONDITION_PREFETCHED:
+        return new.reason != "Prefetching"
     if new.type == CONDITION_MODEL_LOADED:
         return new.reason not in ("Loaded", "Loading", "ModelPulled", "PullingModel", "NotNeeded", REGISTERED)
     return new.reason not in ("Progressing", "ModelNotLoaded", REGISTERED)

@@ -19,7 +19,7 @@ from serve_core.istio.injection import PROXY_UID
 from serve_core.syntax import image_reference
 from serve_core.workload import model_image
 from serve_kube.conditions import find_condition
-from serve_webhook.cache.trimming import INJECTED_ANNOTATION, REVISION_LABEL, SCHEDULED, TEMPLATE_LABEL
+from serve_webhook.cache.trimming import INJECTED_ANNOTATION, POD_READY, REVISION_LABEL, SCHEDULED, TEMPLATE_LABEL
 
 QUEUE_PROXY = "queue-proxy"
 MAX_DETAIL = 800
@@ -124,6 +124,10 @@ def last_output(log: str) -> LoaderOutput:
     """The last line of a log that the loader wrote."""
     found = (loader_protocol.parse(line) for line in reversed(log.splitlines()))
     return next((output for output in found if output.event), loader_protocol.NOTHING)
+
+
+def is_ready(pod: JsonObject) -> bool:
+    return bool(find_condition(pod, POD_READY).get("status") == "True")
 
 
 def waiting_since(pod: JsonObject) -> datetime | None:

@@ -16,6 +16,7 @@ from serve_core.admission.decide import Verdict, render_stored
 from serve_core.api.state import is_current
 from serve_core.base.constants import (
     CONDITION_MODEL_LOADED,
+    CONDITION_PREFETCHED,
     CONDITION_READY,
     CONDITION_STATE,
     FIELD_MANAGER,
@@ -26,6 +27,7 @@ from serve_core.base.ownership import Identity, belongs_to, identity, is_sole_ow
 from serve_core.base.workload import Workload
 from serve_core.context.cluster import ClusterContext
 from serve_core.knative import name_conflict
+from serve_core.workload.prefetch import is_of_kubernetes, is_prefetch
 from serve_kube.client import Client
 from serve_kube.errors import (
     ApiError,
@@ -42,12 +44,12 @@ from serve_webhook.cache.index import DeploymentIndex
 from serve_webhook.cache.informers import Informer, NamespacedName
 from serve_webhook.cache.services import ServiceChange
 from serve_webhook.metrics import Metrics
-from serve_webhook.reconcile import conditions, plan, pod_reports, pods, surroundings
+from serve_webhook.reconcile import conditions, plan, pod_reports, pods, prefetch, surroundings
 from serve_webhook.reconcile.actions import Apply, SetConditions, SetScaling
 from serve_webhook.reconcile.conditions import Condition
 from serve_webhook.reconcile.events import Recorder
 from serve_webhook.reconcile.executor import Executor
-from serve_webhook.reconcile.observed import LastApplied, Observed
+from serve_webhook.reconcile.observed import LastApplied, Observed, is_knative_service
 from serve_webhook.work_queue import WorkQueue
 
 WORKERS = 4
@@ -55,8 +57,11 @@ REST_SECONDS = 0.1
 """Between two turns of a Deployment: Knative and the kubelet write several times within that."""
 SETTLE_SECONDS = 0.5
 """After a change of a Service, so that Services that are created together make one turn of each Deployment."""
+PREFETCH_SECONDS = 30.0
+"""Until what loads a model on nodes in advance is applied again, after the API server refused it."""
 UNWATCHED_SECONDS = 2.0
 """Between two reads of a Deployment that is no longer served and lost its label before its own pods were ready."""
+_KEPT_CONDITIONS = (CONDITION_MODEL_LOADED, CONDITION_PREFETCHED, CONDITION_STATE)
 UNREAD_MANAGER = f"unread.{FIELD_MANAGER}"
 """Field manager of Ready on a Deployment that cannot be read: the conditions that are not known then stay."""
 logger = logging.getLogger(__name__)
@@ -185,7 +190,7 @@ class Reconciler:
                 return
             ready = conditions.defect(CONDITION_READY, error)
             if ready != conditions.stored(deployment, CONDITION_READY):
-                kept = (conditions.stored(deployment, kind) for kind in (CONDITION_MODEL_LOADED, CONDITION_STATE))
+                kept = (conditions.stored(deployment, kind) for kind in _KEPT_CONDITIONS)
                 entries = conditions.entries([*filter(None, kept), ready], deployment, self._now())
                 await self._executor.execute(deployment, (SetConditions(entries, (ready,)),))
         except Exception as second:  # noqa: BLE001 - the queue has the name for a retry
@@ -220,7 +225,8 @@ class Reconciler:
         if deployment and not is_current(deployment):
             context = replace(context, neighbours=await surroundings.read(self._api, name[0]))
         verdict = render_stored(deployment, context) if deployment else Verdict()
-        live = {identity(manifest): manifest for index in self._live_index for manifest in index.of(name)}
+        labelled = (manifest for index in self._live_index for manifest in index.of(name))
+        live = {identity(manifest): manifest for manifest in labelled if not is_of_kubernetes(manifest)}
         observed = Observed(
             deployment or {},
             verdict,
@@ -234,6 +240,7 @@ class Reconciler:
             return await self._release(name, observed)
         # Before the write that makes the conditions current: later turns do not list the neighbours.
         await self._report_neighbours(observed)
+        observed, next_look = await self._with_prefetch(name, observed)
         found = await self._with_objects(name, observed)
         if found is None:
             return None
@@ -247,7 +254,8 @@ class Reconciler:
             self._scaling.setdefault(name, {}).update(set_now)
         if observed.fault or observed.name_conflict:
             return 0
-        return min((each for each in (reports.next_read, writes.wait) if each is not None), default=None)
+        delays = (reports.next_read, writes.wait, next_look)
+        return min((each for each in delays if each is not None), default=None)
 
     async def _report_neighbours(self, observed: Observed) -> None:
         """Record an Event for each warning about an autoscaler or a disruption budget."""
@@ -256,12 +264,41 @@ class Reconciler:
                 note = f"{warning.message} {warning.hint}"
                 await self._recorder.record(observed.deployment, warning=True, reason=warning.code, note=note)
 
+    async def _with_prefetch(self, name: NamespacedName, observed: Observed) -> tuple[Observed, float | None]:
+        """Apply what loads the model on nodes in advance, and find out why they do not.
+
+        Returns the seconds until the next look as well. Nothing else fails because this does.
+        """
+        wanted = observed.wanted_prefetch
+        if wanted is None:
+            return observed, None
+        if (change := plan.required_apply(observed, wanted)) is not None:
+            at = identity(wanted)
+            try:
+                observed = replace(
+                    observed, live={**observed.live, at: await self._apply(name, change, observed.live.get(at))}
+                )
+            except ConflictError:
+                raise
+            except ApiError as error:
+                refusal = pods.PodFinding(
+                    "False", "PrefetchRefused", f"{pods.sentence('PrefetchRefused')} {error.message}"
+                )
+                return replace(observed, prefetch_cause=refusal), PREFETCH_SECONDS
+        if (live := observed.prefetch) is None or prefetch.is_done(live):
+            return observed, None
+        cause, next_look = await pod_reports.prefetch_cause(self._api, live, prefetch.share(live)[1], self._now())
+        seconds = pod_reports.age(live, self._now())
+        return replace(observed, prefetch_cause=cause, prefetch_seconds=seconds), next_look
+
     async def _with_objects(self, name: NamespacedName, observed: Observed) -> Observed | None:
         """Apply every wanted object; returns the observed state after that, with the reason where an apply fails.
 
         ``None`` where the Deployment had to be written first: the watch brings its new state.
         """
-        for wanted in (plan.held_back(observed, each) for each in observed.wanted):
+        for wanted in (plan.held_back(observed, each) for each in observed.wanted if not is_prefetch(each)):
+            if is_knative_service(wanted) and prefetch.holds(observed):
+                continue
             at, change = identity(wanted), plan.required_apply(observed, wanted)
             if change is not None:
                 # The watch selects by label: an object of this name can exist without the label. And an object that the
