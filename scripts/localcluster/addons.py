@@ -5,7 +5,7 @@ import json
 import string
 import urllib.error
 import urllib.request
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from http import HTTPStatus
 from pathlib import Path
 
@@ -159,13 +159,13 @@ def _ingress_answers(cluster: Cluster) -> bool:
     return True
 
 
-async def report(kubectl: Kubectl) -> dict[str, str]:
-    """Return the add-ons, and the reason why each is unavailable; empty if it is available."""
+async def report(kubectl: Kubectl, deployments: Mapping[str, tuple[str, ...]] = DEPLOYMENTS) -> dict[str, str]:
+    """Return the Deployments, and the reason why each is unavailable; empty if it is available."""
     answer = json.loads(await kubectl("get", "deployments", "--all-namespaces", "-o", "json"))
     found = {(item["metadata"]["namespace"], item["metadata"]["name"]): item["status"] for item in answer["items"]}
     return {
         f"{namespace}/{name}": _missing(found.get((namespace, name)))
-        for namespace, names in DEPLOYMENTS.items()
+        for namespace, names in deployments.items()
         for name in names
     }
 

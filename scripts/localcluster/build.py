@@ -52,14 +52,14 @@ def folder_name(module: pins.Module) -> str:
     return f"{module.name}-{key}"
 
 
-async def binaries(cache: Path, progress: Progress) -> Binaries:
-    """Build the programs that are not in `cache`.
+async def binaries(cache: Path, progress: Progress, modules: tuple[pins.Module, ...] = pins.MODULES) -> Binaries:
+    """Build the programs of `modules` that are not in `cache`.
 
     Raises:
         ClusterError: there is no suitable Go, or a build failed.
     """
-    folders = {module.name: cache / "bin" / folder_name(module) for module in pins.MODULES}
-    missing = [module for module in pins.MODULES if not folders[module.name].is_dir()]
+    folders = {module.name: cache / "bin" / folder_name(module) for module in modules}
+    missing = [module for module in modules if not folders[module.name].is_dir()]
     if missing:
         progress.say(f"Building {', '.join(module.name for module in missing)} (some 12 minutes on 2 cores, once)")
         go = await _go(cache, progress)

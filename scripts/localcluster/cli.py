@@ -13,6 +13,7 @@ from typing import NoReturn
 from localcluster import containerfiles, images, lifecycle, network, pins, prerequisites
 from localcluster.cluster import Cluster
 from localcluster.errors import ClusterError
+from localcluster.istio import Injection
 from localcluster.locks import held
 from localcluster.paths import State
 from localcluster.product import Product
@@ -64,7 +65,8 @@ async def _command(options: argparse.Namespace, product: Product) -> int:
         state = State(options.name, product)
         match options.command:
             case "up":
-                await lifecycle.up(state, options.nodes, progress)
+                injection = Injection(options.istio) if options.istio else None
+                await lifecycle.up(state, options.nodes, injection, progress)
             case "down":
                 await lifecycle.down(state, progress)
             case "stop-node":
@@ -150,6 +152,14 @@ def _parser(name: str) -> argparse.ArgumentParser:
                 choices=range(1, network.MAX_NODES + 1),
                 metavar="N",
                 help=f"how many nodes, 1 to {network.MAX_NODES} (default: as many as it has, 1 for a new one)",
+            )
+            added.add_argument(
+                "--istio",
+                nargs="?",
+                const=Injection.NATIVE,
+                choices=[*Injection],
+                help="install Istio; how it injects sidecars: by native sidecars (default), or by containers after "
+                "istio-init or its CNI plugin",
             )
         if verb in {"stop-node", "start-node"}:
             added.add_argument("node", metavar="NODE", help="its name, as `kubectl get nodes` prints it")

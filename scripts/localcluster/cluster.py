@@ -40,7 +40,9 @@ class Cluster:
 def version() -> str:
     """Return an identifier for the programs and manifests of a cluster."""
     programs = [build.folder_name(module).encode() for module in pins.MODULES]
-    return build.fingerprint([*programs, *(path.read_bytes() for path in sorted(paths.MANIFESTS.rglob("*.yaml")))])
+    # Every `up` applies Istio's again, so they do not tie a cluster to a version.
+    manifests = [path for path in sorted(paths.MANIFESTS.rglob("*.yaml")) if path.parent.name != "istio"]
+    return build.fingerprint([*programs, *(path.read_bytes() for path in manifests)])
 
 
 def load(state: State) -> Cluster | None:
@@ -117,10 +119,15 @@ async def write_credentials(cluster: Cluster) -> None:
 def link_programs(cluster: Cluster, binaries: Binaries) -> None:
     """Link kubectl and the product's programs, and nothing else, into the folder that `env` adds to PATH."""
     for program in (binaries.path("kubernetes", "kubectl"), *cluster.state.product.programs):
-        link = cluster.state.bin / program.name
-        link.parent.mkdir(exist_ok=True)
-        link.unlink(missing_ok=True)
-        link.symlink_to(program)
+        link(cluster, program)
+
+
+def link(cluster: Cluster, program: Path) -> None:
+    """Link a program into the folder that `env` adds to PATH."""
+    link = cluster.state.bin / program.name
+    link.parent.mkdir(exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(program)
 
 
 def inside(program: Path) -> Path:

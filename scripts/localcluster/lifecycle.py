@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from localcluster import addons, build, control_plane, images, node, pins, prerequisites, processes, sandbox
+from localcluster import addons, build, control_plane, images, istio, node, pins, prerequisites, processes, sandbox
 from localcluster import cluster as clusters
 from localcluster.addons import Kubectl
 from localcluster.build import Binaries
 from localcluster.cluster import Cluster
 from localcluster.errors import ClusterError
+from localcluster.istio import Injection
 from localcluster.locks import held
 from localcluster.paths import Machine, State
 from localcluster.processes import Process, Record
@@ -20,10 +21,11 @@ from localcluster.progress import Progress, duration
 from localcluster.sandbox import Sandbox
 
 
-async def up(state: State, nodes: int | None, progress: Progress) -> None:
+async def up(state: State, nodes: int | None, injection: Injection | None, progress: Progress) -> None:
     """Start the cluster: build what is not cached, start what does not run, and wait until everything is ready.
 
-    `nodes`: how many it must have. None: what it has; 1 for a new one.
+    `nodes`: how many it must have. None: what it has; 1 for a new one. `injection`: install Istio, or change how it
+    injects sidecars. None: keep what there is.
 
     Raises:
         ClusterError: something is missing, failed to build, or did not become ready.
@@ -50,6 +52,8 @@ async def up(state: State, nodes: int | None, progress: Progress) -> None:
         await _start(cluster, sandboxes, binaries, progress)
         async with progress.step("CoreDNS, Traefik and Knative Serving are available"):
             await addons.ready(cluster, Kubectl(cluster))
+        if injection := injection or istio.installed(cluster):
+            await istio.install(cluster, sandboxes.values(), injection, progress)
     progress.say(_summary(cluster, time.monotonic() - started))
 
 
@@ -120,7 +124,7 @@ async def status(state: State) -> dict[str, str]:
             kubectl = Kubectl(cluster)
             nodes = await addons.report_nodes(kubectl)
             parts |= {f"node {each.name}": nodes.get(each.name, "is not registered") for each in cluster.machines}
-            parts |= await addons.report(kubectl)
+            parts |= await addons.report(kubectl, addons.DEPLOYMENTS | istio.deployments(cluster))
     return parts
 
 

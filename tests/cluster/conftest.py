@@ -8,7 +8,6 @@ import itertools
 import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -27,6 +26,7 @@ from cluster.support import (
     Store,
     Trained,
     config_map,
+    created,
     eventually,
     example_store,
     file_server,
@@ -41,7 +41,9 @@ INGRESSES = {"traefik": ("traefik", "traefik"), "kourier": ("kourier-system", "k
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.is_relative_to(_FOLDER):
+        if item.path.is_relative_to(_FOLDER / "mesh"):
+            item.add_marker(pytest.mark.mesh)
+        elif item.path.is_relative_to(_FOLDER):
             item.add_marker(pytest.mark.cluster)
 
 
@@ -80,21 +82,11 @@ def always_two() -> Trained:
 def store(ingress: Ingress, iris: Trained, always_two: Trained) -> Iterator[Store]:
     """The example store, with ``s3://models/iris`` and ``s3://models/always-two`` in it."""
     namespace = Namespace("kubectl-serve-tests")
-    with _created(namespace):
+    with created(namespace):
         found = example_store(namespace)
         found.bucket.put("iris/model.joblib", iris.content)
         found.bucket.put("always-two/model.joblib", always_two.content)
         yield found
-
-
-@contextmanager
-def _created(namespace: Namespace, standard: str = "restricted") -> Iterator[Namespace]:
-    """A namespace under a Pod Security Standard, while the block runs."""
-    labels = {"pod-security.kubernetes.io/enforce": standard}
-    namespace.kubectl("delete", "namespace", namespace.name, "--ignore-not-found")
-    namespace.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace.name, "labels": labels}})
-    yield namespace
-    namespace.kubectl("delete", "namespace", namespace.name, "--wait=false")
 
 
 _numbers = itertools.count(1)
@@ -103,7 +95,7 @@ _numbers = itertools.count(1)
 @pytest.fixture
 def empty(ingress: Ingress) -> Iterator[Namespace]:
     """A namespace with nothing in it."""
-    with _created(Namespace(f"test-{next(_numbers)}")) as namespace:
+    with created(Namespace(f"test-{next(_numbers)}")) as namespace:
         yield namespace
 
 
@@ -117,7 +109,7 @@ def namespace(empty: Namespace, store: Store) -> Namespace:
 @pytest.fixture
 def open_namespace(store: Store) -> Iterator[Namespace]:
     """A namespace in which containers can be root, as many images are, with the store's credentials."""
-    with _created(Namespace(f"test-{next(_numbers)}"), "privileged") as namespace:
+    with created(Namespace(f"test-{next(_numbers)}"), "privileged") as namespace:
         namespace.apply(store.secret())
         yield namespace
 

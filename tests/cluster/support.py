@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -142,6 +142,18 @@ def pod_counts(namespace: Namespace, selector: str) -> Iterator[list[int]]:
             name = event["object"]["metadata"]["name"]
             present = present - {name} if event["type"] == "DELETED" else present | {name}
             counts.append(len(present))
+
+
+@contextmanager
+def created(
+    namespace: Namespace, standard: str = "restricted", more: Mapping[str, str] | None = None
+) -> Iterator[Namespace]:
+    """A namespace under a Pod Security Standard, with ``more`` labels, while the block runs."""
+    labels = {"pod-security.kubernetes.io/enforce": standard, **(more or {})}
+    namespace.kubectl("delete", "namespace", namespace.name, "--ignore-not-found")
+    namespace.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace.name, "labels": labels}})
+    yield namespace
+    namespace.kubectl("delete", "namespace", namespace.name, "--wait=false")
 
 
 SERVER = Namespace("kubectl-serve")
@@ -315,21 +327,28 @@ class Answer:
 class Ingress:
     """The ingress for a client outside the cluster; the URL's host is in the Host header and in TLS."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, port: int = 80) -> None:
         self.address = address
+        self.port = port
 
     def request(
-        self, url: str, path: str, body: str | None = None, seconds: float = 60, trust: ssl.SSLContext | None = None
+        self,
+        url: str,
+        path: str,
+        body: str | None = None,
+        seconds: float = 60,
+        trust: ssl.SSLContext | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """``trust``: the trusted certificates, required for an ``https`` URL."""
         host = urlsplit(url).netloc
-        connection = http.client.HTTPConnection(self.address, 80, timeout=seconds)
+        connection = http.client.HTTPConnection(self.address, self.port, timeout=seconds)
         try:
             if urlsplit(url).scheme == "https":
                 assert trust is not None
                 connection.sock = trust.wrap_socket(self._connected(seconds), server_hostname=host)
-            headers = {"Host": host, "Content-Type": "application/json"}
-            connection.request("GET" if body is None else "POST", path, body, headers)
+            own = {"Host": host, "Content-Type": "application/json"}
+            connection.request("GET" if body is None else "POST", path, body, own | dict(headers or {}))
             response = connection.getresponse()
             return Answer(response.status, response.read().decode(errors="replace"))
         finally:
@@ -345,14 +364,19 @@ class Ingress:
         return shown
 
     def predict(
-        self, found: Json, rows: list[list[float]], seconds: float = 60, trust: ssl.SSLContext | None = None
+        self,
+        found: Json,
+        rows: list[list[float]],
+        seconds: float = 60,
+        trust: ssl.SSLContext | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """Send a request of the Open Inference Protocol (v2) to a served Deployment."""
         url = state.read(found).url
         assert url, "the Deployment has no URL"
         tensor = {"name": "rows", "datatype": "FP64", "shape": [len(rows), len(rows[0])], "data": rows}
         path = f"/v2/models/{found['metadata']['name']}/infer"
-        return self.request(url, path, json.dumps({"inputs": [tensor]}), seconds, trust)
+        return self.request(url, path, json.dumps({"inputs": [tensor]}), seconds, trust, headers)
 
     def _connected(self, seconds: float = 60) -> socket.socket:
         return socket.create_connection((self.address, 443), seconds)

@@ -147,21 +147,17 @@ def reviewed(case: str) -> dict[str, Json]:
 
 
 @pytest.fixture
-def captured(empty: Namespace, tmp_path: Path) -> Iterator[None]:
+def captured(empty: Namespace) -> Iterator[None]:
     """The node's network captures the pods of the test's namespace, as Istio's does."""
     state = Path(os.environ["KUBECONFIG"]).parent
-    holder = json.loads((state / "run/sandbox.json").read_text())["pid"]
-    inside = ["nsenter", f"--target={holder}", "--mount", f"--pid=/proc/{holder}/ns/pid_for_children", "--"]
-    plugins, chain = Path("/usr/lib/cni"), state / "config/cni/10-ptp.conflist"
-    shutil.copytree(plugins, tmp_path / "cni")
-    shutil.copy2(Path(__file__).parent / "capture.py", tmp_path / "cni/capture")
-    (tmp_path / "cni/capture").chmod(0o755)
+    plugin, chain = state / "cni-plugins/capture", state / "config/cni/10-ptp.conflist"
     before = chain.read_text()
     document = json.loads(before)
     document["plugins"].append({"type": "capture", "namespace": empty.name})
     with ExitStack() as undo:
-        subprocess.run([*inside, "mount", "--bind", tmp_path / "cni", plugins], check=True)
-        undo.callback(lambda: subprocess.run([*inside, "umount", "--lazy", plugins], check=True))
+        shutil.copy2(Path(__file__).parent / "capture.py", plugin)
+        undo.callback(plugin.unlink)
+        plugin.chmod(0o755)
         undo.callback(chain.write_text, before)
         chain.write_text(json.dumps(document))
         eventually(lambda: is_captured(empty), 60, "the node has read its network's configuration again")

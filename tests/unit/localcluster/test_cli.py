@@ -77,6 +77,13 @@ def test_an_impossible_number_of_nodes_is_refused(number: str, capsys: pytest.Ca
     assert "--nodes" in capsys.readouterr().err
 
 
+def test_an_unknown_way_of_injection_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["up", "--istio", "ambient"], PRODUCT) == 1
+    said = capsys.readouterr().err
+    assert "invalid choice: 'ambient'" in said
+    assert "native" in said
+
+
 def test_another_name_is_for_one_image(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["load-image", "--as", "docker.io/a/b:1", "dev.local/none:1", "dev.local/none:2"]
     assert main(arguments, PRODUCT) == 1
