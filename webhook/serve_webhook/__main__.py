@@ -46,6 +46,7 @@ def main(arguments: Sequence[str]) -> int:
         port=args.port,
         health_port=args.health_port,
         drain_seconds=args.drain_seconds,
+        certificate=args.certificate,
     )
     try:
         asyncio.run(_serve(options, configuration, args.kubeconfig))
@@ -81,6 +82,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--settings", type=Path, default=folder / "settings" / "settings.yaml", metavar="FILE")
     parser.add_argument("--runtimes", type=Path, default=folder / "runtimes", metavar="FOLDER")
     parser.add_argument("--servers", type=Path, default=folder / "servers", metavar="FOLDER")
+    parser.add_argument(
+        "--certificate",
+        type=Path,
+        metavar="FOLDER",
+        help="folder with tls.crt and tls.key; default: the server makes and renews its certificate",
+    )
     parser.add_argument("--host", default="0.0.0.0", help="address to listen on")  # noqa: S104 - a pod's is not known
     parser.add_argument("--port", type=int, default=8443, help="admission, over TLS")
     parser.add_argument("--health-port", type=int, default=8080, help="/healthz, /readyz and /metrics")

@@ -43,6 +43,7 @@ from serve_webhook.cache.runtimes import RuntimeCache
 from serve_webhook.cache.services import ServiceCache, ServiceChange
 from serve_webhook.cache.snapshots import Catalogue, SnapshotCache
 from serve_webhook.cache.store import NamespaceBudget
+from serve_webhook.certs.files import CertificateFiles
 from serve_webhook.certs.rotation import SECRET, WEBHOOKS, CertificateRotation, ServingCertificate
 from serve_webhook.failure_policy import FailurePolicies
 from serve_webhook.leader_election import Election
@@ -85,6 +86,8 @@ class ReplicaOptions:
     health_port: int = 8080
     drain_seconds: float = listener.DRAIN_SECONDS
     servers: Path | None = None
+    certificate: Path | None = None
+    """Folder with the certificate of another issuer; ``None``: the server makes its own."""
 
 
 class Replica:
@@ -107,7 +110,12 @@ class Replica:
         self._secrets = self._single_object(SECRETS, NAMESPACE, SECRET)
         served = {"labelSelector": f"{SERVED_LABEL}=true"}
         self._deployments = self._informer(DEPLOYMENTS, selectors=served, trim=trimming.deployment)
-        self._serving_certificate = ServingCertificate(self._secrets, self._tls, self._metrics)
+        self._certificate_files = options.certificate and CertificateFiles(
+            options.certificate, self._tls, self._metrics
+        )
+        self._serving_certificate = self._certificate_files or ServingCertificate(
+            self._secrets, self._tls, self._metrics
+        )
         self._reconciler: Reconciler | None = None
         self._audit: BackgroundAudit | None = None
         self._failure_policies: FailurePolicies | None = None
@@ -176,7 +184,7 @@ class Replica:
             self._autoscaler.run(),
             self._images.run(),
             self._node_cache.run(),
-            self._secrets.run(),
+            self._certificate_files.run() if self._certificate_files else self._secrets.run(),
             self._deployments.run(),
             *self._mesh.parts(),
             *self._policies.parts(),
@@ -248,7 +256,8 @@ class Replica:
             async with asyncio.TaskGroup() as group:
                 for informer in (*owned.values(), model_pods, mutating, validating):
                     group.create_task(informer.run())
-                group.create_task(rotation.run())
+                if self._certificate_files is None:
+                    group.create_task(rotation.run())
                 await self._features.synced.wait()
                 await self._defaults.synced.wait()
                 await self._autoscaler.synced.wait()

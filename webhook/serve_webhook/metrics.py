@@ -84,7 +84,7 @@ class Metrics:
         )
         self.certificate_trusted = Gauge(
             "kubectl_serve_certificate_trusted",
-            "1 if the API server's bundles verify the serving certificate; the leader's, elsewhere not a number.",
+            "1 if the API server's bundles verify the certificate that the server made; only on the leader a number.",
             registry=self._registry,
         )
         self.settings_valid = Gauge(

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+import trustme
 
 from serve_core.admission.completion import snapshots
 from serve_core.api.annotations import MODEL, TIMEOUT
 from serve_core.base.constants import NAMESPACE
+from serve_core.base.json import JsonObject
 from serve_core.context.cluster import REQUIRED_FEATURES, LoaderConfig
 from serve_core.policy.v1alpha1 import ServingPolicy
 from serve_kube.errors import UnavailableError
@@ -35,6 +37,7 @@ from serve_webhook.certs.rotation import SECRET, WEBHOOKS, read_secret
 from serve_webhook.settings import Configuration
 from support.fake_api import MemoryApi
 from support.reviews import FACTS, MEMORY, STORES, document, knative, pod, request
+from support.waiting import until
 
 REVIEW = json.dumps(
     {
@@ -46,7 +49,7 @@ REVIEW = json.dumps(
 CONFIGURATION = Configuration(FACTS.loader, ())
 
 
-def replica(api: MemoryApi, folder: Path, name: str = "server-1") -> Replica:
+def replica(api: MemoryApi, folder: Path, name: str = "server-1", certificate: Path | None = None) -> Replica:
     options = ReplicaOptions(
         identity=name,
         settings=folder / "settings.yaml",
@@ -55,6 +58,7 @@ def replica(api: MemoryApi, folder: Path, name: str = "server-1") -> Replica:
         port=0,
         health_port=0,
         drain_seconds=0.05,
+        certificate=certificate,
     )
     return Replica(api, options, CONFIGURATION)
 
@@ -147,6 +151,36 @@ async def test_requests_in_flight_are_answered_after_the_stop_signal(
         assert b"Connection: close" in answer
         writer.close()
         await task
+
+
+async def test_with_a_certificate_of_another_issuer_it_writes_no_secret_and_no_bundle(
+    api: MemoryApi, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    issuer = trustme.CA()
+    leaf = issuer.issue_cert(authority.SERVER_NAMES[0])
+    (tmp_path / "tls.crt").write_bytes(leaf.cert_chain_pems[0].bytes())
+    (tmp_path / "tls.key").write_bytes(leaf.private_key_pem.bytes())
+    configuration = VALIDATING_WEBHOOKS.identity(name=WEBHOOKS)
+    configuration["webhooks"] = [{"name": "policies-pods.kubectl-serve.dev", "clientConfig": {"caBundle": "issuer's"}}]
+    api.put(VALIDATING_WEBHOOKS, configuration)
+    made, stop = replica(api, tmp_path, certificate=tmp_path), asyncio.Event()
+    async with started(made, stop) as task:
+        await ready(made)
+        trust = ssl.create_default_context(cadata=issuer.cert_pem.bytes().decode())
+        name = authority.SERVER_NAMES[0]
+        _, writer = await asyncio.open_connection("127.0.0.1", port_of(caplog), ssl=trust, server_hostname=name)
+        writer.close()
+        await until(lambda: webhook_of(api).get("failurePolicy"))
+        stop.set()
+        await task
+    assert webhook_of(api)["clientConfig"] == {"caBundle": "issuer's"}
+    assert ("secrets", NAMESPACE, SECRET) not in api.objects
+
+
+def webhook_of(api: MemoryApi) -> JsonObject:
+    found: JsonObject = api.objects[VALIDATING_WEBHOOKS.plural, "", WEBHOOKS]["webhooks"][0]
+    return found
 
 
 async def test_a_second_replica_serves_without_leading(api: MemoryApi, tmp_path: Path) -> None:

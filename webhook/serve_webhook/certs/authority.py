@@ -133,9 +133,14 @@ def trusts(bundle: bytes, leaf: x509.Certificate) -> bool:
 def load(context: ssl.SSLContext, material: Material) -> None:
     """Use the leaf for new connections."""
     files = material.to_files()
+    load_chain(context, files["tls.crt"], files["tls.key"])
+
+
+def load_chain(context: ssl.SSLContext, chain: bytes, key: bytes) -> None:
+    """Use a certificate, with intermediate ones behind it, and its key (PEM) for new connections. Raises OSError."""
     # OpenSSL reads certificates only from files. This one is deleted at once.
     with tempfile.NamedTemporaryFile() as file:
-        file.write(files["tls.crt"] + files["tls.key"])
+        file.write(chain + b"\n" + key)
         file.flush()
         context.load_cert_chain(file.name)
 
