@@ -13,7 +13,7 @@ from kubectl_serve.cli import options
 from kubectl_serve.cli.streams import Streams
 from kubectl_serve.cluster import Cluster, Connect
 from kubectl_serve.errors import ServeError
-from kubectl_serve.install import features, manifests
+from kubectl_serve.install import features, helm, manifests
 from kubectl_serve.install.probe import probe
 from kubectl_serve.install.resources import resource_of
 from kubectl_serve.io import documents
@@ -116,6 +116,8 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
         _show(wanted, args, streams)
         return 0
     async with connect(args, streams) as cluster:
+        if release := await helm.find(cluster, _SERVER):
+            raise helm.refusal(release, release.upgrade)
         await _check_knative(cluster)
         config_map = await features.read(cluster)
         _check_features({**features.data_of(config_map), **dict.fromkeys(flags, ENABLED)})

@@ -11,7 +11,7 @@ from kubectl_serve.cli import options
 from kubectl_serve.cli.streams import Streams
 from kubectl_serve.cluster import Cluster, Connect, visible
 from kubectl_serve.errors import ServeError
-from kubectl_serve.install import features, manifests
+from kubectl_serve.install import features, helm, manifests
 from kubectl_serve.install.resources import resource_of
 from kubectl_serve.status.follow import watch_states
 from serve_core.api.loader_protocol import count_text
@@ -20,6 +20,7 @@ from serve_core.base.json import JsonObject, value_at
 from serve_kube import errors
 from serve_kube.resources import DAEMON_SETS, DEFINITIONS, DEPLOYMENTS, NAMESPACES, REPLICA_SETS, Resource
 
+_SERVER = "kubectl-serve"
 EXAMPLES = """\
   kubectl serve uninstall"""
 
@@ -33,6 +34,8 @@ def configure(parser: options.Parser) -> None:
 
 async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
     async with connect(args, streams) as cluster:
+        if release := await helm.find(cluster, _SERVER):
+            raise helm.refusal(release, release.uninstall)
         served, _ = await cluster.list(DEPLOYMENTS, None, labels=f"{SERVED_LABEL}=true")
         _warn(served, streams)
         for manifest in order([*manifests.all_objects(), *manifests.istio_objects(), *_cache(served, streams)]):

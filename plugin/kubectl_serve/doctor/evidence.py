@@ -12,7 +12,7 @@ from kubectl_serve.node_cache import drivers
 from kubectl_serve.node_cache.drivers import NodeContent
 from kubectl_serve.status import model
 from serve_core.base.constants import NAMESPACE, NEVER_JUDGED, NODE_CACHE_NAMESPACE, SERVED_LABEL, SERVER_USERNAME
-from serve_core.base.json import JsonObject
+from serve_core.base.json import JsonObject, value_at
 from serve_core.context import istio
 from serve_kube import errors
 from serve_kube.resources import (
@@ -36,6 +36,7 @@ from serve_kube.resources import (
 
 SERVER = "kubectl-serve"
 CERTIFICATES = "kubectl-serve-certificates"
+"""The Secret with the certificate that the server makes."""
 KNATIVE = istio.KNATIVE_NAMESPACE
 KNATIVE_DEFINITION = "services.serving.knative.dev"
 
@@ -156,7 +157,7 @@ async def gather(cluster: Cluster, now: float, namespace: str) -> Evidence:
             config = ask(_data(cluster, NAMESPACE))
             mutating = ask(_get(cluster, MUTATING_WEBHOOKS, None, SERVER))
             validating = ask(_get(cluster, VALIDATING_WEBHOOKS, None, SERVER))
-            secret = ask(_get(cluster, SECRETS, NAMESPACE, CERTIFICATES))
+            secret = ask(_certificate(cluster))
             probed = ask(_probe(cluster, namespace))
             my_rights = ask(_rights(cluster, mine, None))
             server_rights = ask(_rights(cluster, rights_of_manifests(), SERVER_USERNAME))
@@ -237,6 +238,19 @@ async def _list(cluster: Cluster, resource: Resource, namespace: str | None, lab
 
 async def _get(cluster: Cluster, resource: Resource, namespace: str | None, name: str) -> JsonObject | None:
     return await _seen(cluster.get(resource, namespace, name), {})
+
+
+def certificate_secret(server: JsonObject | None) -> str:
+    """The Secret with the server's certificate: what the Deployment mounts, or what the server writes itself."""
+    for volume in value_at(server or {}, "spec", "template", "spec", "volumes") or []:
+        if volume["name"] == "certificate":
+            return str(value_at(volume, "secret", "secretName"))
+    return CERTIFICATES
+
+
+async def _certificate(cluster: Cluster) -> JsonObject | None:
+    server = await _get(cluster, DEPLOYMENTS, NAMESPACE, SERVER)
+    return await _get(cluster, SECRETS, NAMESPACE, certificate_secret(server))
 
 
 async def _data(cluster: Cluster, namespace: str) -> Mapping[str, Mapping[str, str]] | None:

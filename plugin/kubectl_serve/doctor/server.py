@@ -2,16 +2,18 @@
 
 import re
 from base64 import b64decode
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from kubectl_serve import __version__
-from kubectl_serve.doctor.evidence import CERTIFICATES, SERVER, Evidence, Right
+from kubectl_serve.doctor.evidence import CERTIFICATES, SERVER, Evidence, Right, certificate_secret
 from kubectl_serve.doctor.finding import CheckResult, failed, ok, skipped, unseen, warning
 from kubectl_serve.doctor.platform import available, is_local, loader_image
 from kubectl_serve.install import manifests
+from kubectl_serve.install.helm import release_of
 from kubectl_serve.install.probe import UNASKED
 from serve_core.base.constants import NAMESPACE
 from serve_core.base.json import JsonObject, value_at
@@ -51,6 +53,8 @@ def checks(evidence: Evidence) -> Iterator[CheckResult]:
 
 def install(evidence: Evidence) -> str:
     """The command that installs everything again, with the present registry."""
+    if release := release_of(evidence.server):
+        return release.upgrade
     command = "kubectl serve install"
     image = image_reference.parse_or_none(_image(evidence.server) if evidence.server else loader_image(evidence))
     if image is None:
@@ -140,35 +144,47 @@ def _certificates(evidence: Evidence) -> CheckResult:
         authorities = {text: x509.load_pem_x509_certificates(b64decode(text)) for text in bundles}
     except ValueError:
         return failed(check, "the caBundle of a webhook cannot be read.", _RESTART)
-    now = datetime.fromtimestamp(evidence.now, UTC)
+    now, secret = datetime.fromtimestamp(evidence.now, UTC), certificate_secret(evidence.server)
+    renew = _RESTART if secret == CERTIFICATES else f"Renew the certificate in Secret {secret} and its authority."
     for authority in (each for found in authorities.values() for each in found):
-        late = _late(authority, now, "the certificate authority")
+        late = _late(authority, now, "the certificate authority", renew)
         if late:
             return late
     if evidence.secret is None:
         return ok(check, "the webhooks trust a valid certificate authority; you are not allowed to see its Secret.")
     if not evidence.secret:
-        return failed(check, f"there is no Secret {CERTIFICATES} in namespace {NAMESPACE}.", _RESTART)
+        return failed(check, f"there is no Secret {secret} in namespace {NAMESPACE}.", renew)
     data: Mapping[str, Any] = evidence.secret.get("data") or {}
     try:
-        leaf = x509.load_pem_x509_certificates(b64decode(data["tls.crt"]))[0]
+        chain = x509.load_pem_x509_certificates(b64decode(data["tls.crt"]))
     except (KeyError, ValueError):
-        fix = f"kubectl delete secret {CERTIFICATES} -n {NAMESPACE}"
+        fix = f"kubectl delete secret {secret} -n {NAMESPACE}" if secret == CERTIFICATES else renew
         return failed(check, "the certificate in the Secret cannot be read.", fix)
-    late = _late(leaf, now, "the server's certificate")
+    leaf = chain[0]
+    late = _late(leaf, now, "the server's certificate", renew)
     if late:
         return late
-    if not all(any(_signed(leaf, authority) for authority in found) for found in authorities.values()):
-        return failed(check, "a webhook does not trust the server's certificate.", _RESTART)
+    path = list(_path(chain))
+    if not all(any(_signed(each, authority) for each in path for authority in found) for found in authorities.values()):
+        return failed(check, "a webhook does not trust the server's certificate.", renew)
     return ok(check, f"the server's certificate is trusted, and valid until {leaf.not_valid_after_utc:%Y-%m-%d}.")
 
 
-def _late(certificate: "x509.Certificate", now: datetime, what: str) -> CheckResult | None:
+def _path(chain: Sequence["x509.Certificate"]) -> Iterator["x509.Certificate"]:
+    """The certificate, and the intermediate authorities behind it."""
+    yield chain[0]
+    for certificate, signer in pairwise(chain):
+        if not _signed(certificate, signer):
+            return
+        yield signer
+
+
+def _late(certificate: "x509.Certificate", now: datetime, what: str, renew: str) -> CheckResult | None:
     end = certificate.not_valid_after_utc
     if now >= end:
-        return failed("server-certificates", f"{what} has expired on {end:%Y-%m-%d}.", _RESTART)
+        return failed("server-certificates", f"{what} has expired on {end:%Y-%m-%d}.", renew)
     if now >= end - _SOON:
-        return warning("server-certificates", f"{what} expires on {end:%Y-%m-%d}, and was not renewed.", _RESTART)
+        return warning("server-certificates", f"{what} expires on {end:%Y-%m-%d}, and was not renewed.", renew)
     return None
 
 

@@ -341,6 +341,26 @@ def of_another_authority(cluster: Cluster) -> None:
     cluster.objects.append(secret(trustme.CA()))
 
 
+def issued_elsewhere(cluster: Cluster, authority: trustme.CA, **how: Any) -> None:
+    """The Deployment mounts a certificate that the server does not make, with the chain to its authority."""
+    cluster.remove("Secret", "kubectl-serve-certificates")
+    pod = cluster.one("Deployment", "kubectl-serve")["spec"]["template"]["spec"]
+    pod["volumes"].append({"name": "certificate", "secret": {"secretName": "own"}})
+    leaf = authority.issue_cert("kubectl-serve.kubectl-serve.svc", **how)
+    chain = base64.b64encode(b"".join(each.bytes() for each in leaf.cert_chain_pems)).decode()
+    cluster.objects.append(thing("v1", "Secret", "own", "kubectl-serve", data={"tls.crt": chain}))
+
+
+@plants("server-certificates", "has expired on 2026-01-01", "Renew the certificate in Secret own")
+def own_certificate_expired(cluster: Cluster) -> None:
+    issued_elsewhere(cluster, AUTHORITY, not_after=datetime(2026, 1, 1, tzinfo=UTC))
+
+
+@plants("server-certificates", "a webhook does not trust", "Renew the certificate in Secret own")
+def own_certificate_of_another_authority(cluster: Cluster) -> None:
+    issued_elsewhere(cluster, trustme.CA())
+
+
 @plants("server-answers", "connection refused", "kubectl rollout restart deployment/kubectl-serve")
 def webhook_unreachable(cluster: Cluster) -> None:
     cluster.broken = errors.ApiError("failed calling webhook: connection refused.")
@@ -705,3 +725,20 @@ def test_the_screen_has_a_line_for_each_check_and_the_fix_below_it(run: Run) -> 
     assert lines[at + 1].strip() == "fix: kubectl serve install"
     assert screen.err.endswith(" ok, 1 failed, 1 skipped; for models in namespace default\n")
     assert screen.code == 1
+
+
+def test_a_certificate_of_an_intermediate_authority_is_trusted(run: Run) -> None:
+    cluster = healthy()
+    issued_elsewhere(cluster, AUTHORITY.create_child_ca())
+    assert diagnose(run, cluster)[1]["server-certificates"]["verdict"] == "ok"
+
+
+def test_the_fix_of_what_helm_manages_is_helms(run: Run) -> None:
+    cluster = healthy()
+    cluster.remove("MutatingWebhookConfiguration", "kubectl-serve")
+    cluster.one("Deployment", "kubectl-serve")["metadata"]["annotations"] = {
+        "meta.helm.sh/release-name": "serving",
+        "meta.helm.sh/release-namespace": "platform",
+    }
+    _, found = diagnose(run, cluster)
+    assert found["server-mutating-webhook"]["fix"] == "helm upgrade serving CHART -n platform --reset-then-reuse-values"

@@ -244,3 +244,30 @@ def test_without_the_right_to_install_it_is_said(run: Run) -> None:
     cluster = FakeCluster(hidden=frozenset({"customresourcedefinitions"}))
     screen = run("install", cluster=cluster)
     assert (screen.code, screen.err.splitlines()[0]) == (1, "error: customresourcedefinitions is forbidden")
+
+
+def of_helm() -> JsonObject:
+    """The server's Deployment, as a release of the chart has it."""
+    (found,) = [each for each in manifests.all_objects() if each["kind"] == "Deployment"]
+    found["metadata"]["annotations"] = {
+        "meta.helm.sh/release-name": "serving",
+        "meta.helm.sh/release-namespace": "platform",
+    }
+    return found
+
+
+@pytest.mark.parametrize(
+    ("verb", "command"),
+    [
+        ("install", "helm upgrade serving CHART -n platform --reset-then-reuse-values"),
+        ("uninstall", "helm uninstall serving -n platform"),
+    ],
+)
+def test_what_helm_manages_is_left_to_helm(run: Run, verb: str, command: str) -> None:
+    cluster = FakeCluster([KNATIVE, READY, of_helm()])
+    screen = run(verb, cluster=cluster)
+    assert (screen.code, cluster.wrote) == (1, [])
+    assert screen.err == (
+        "error: Helm manages kubectl-serve in this cluster: release serving in namespace platform.\n"
+        f"hint: Use Helm: {command}\n"
+    )
