@@ -61,7 +61,7 @@ async def binaries(cache: Path, progress: Progress, modules: tuple[pins.Module, 
     folders = {module.name: cache / "bin" / folder_name(module) for module in modules}
     missing = [module for module in modules if not folders[module.name].is_dir()]
     if missing:
-        progress.say(f"Building {', '.join(module.name for module in missing)} (some 12 minutes on 2 cores, once)")
+        progress.say(f"Building {', '.join(module.name for module in missing)} (minutes, once)")
         go = await _go(cache, progress)
         slots = asyncio.Semaphore(BUILDS_AT_A_TIME)
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from localcluster import containerfiles, images, lifecycle, network, pins, prerequisites
+from localcluster import build, containerfiles, images, lifecycle, network, pins, prerequisites
 from localcluster.cluster import Cluster
 from localcluster.errors import ClusterError
 from localcluster.istio import Injection
@@ -61,6 +61,9 @@ async def _command(options: argparse.Namespace, product: Product) -> int:
     async with Progress(sys.stderr) as progress:
         if options.command == "build-image":
             print(await _build(options, product, progress))
+            return 0
+        if options.command == "program":
+            print(await _program(options.program, product, progress))
             return 0
         state = State(options.name, product)
         match options.command:
@@ -117,6 +120,12 @@ async def _build(options: argparse.Namespace, product: Product, progress: Progre
         return await containerfiles.build_image(recipe, product, progress)
 
 
+async def _program(name: str, product: Product, progress: Progress) -> Path:
+    modules = tuple(module for module in pins.TOOLS if module.name == name)
+    async with held(product.cache / "lock", "the cache", progress):
+        return (await build.binaries(product.cache, progress, modules)).path(name, name)
+
+
 def _show(parts: dict[str, str]) -> int:
     width = max(map(len, parts))
     for part, trouble in parts.items():
@@ -141,9 +150,10 @@ def _parser(name: str) -> argparse.ArgumentParser:
         "env": 'print the environment for a shell: eval "$(scripts/cluster env)"',
         "load-image": "load images into every node of the cluster",
         "build-image": "build a Containerfile and print the path of the image's archive; no cluster is needed",
+        "program": "build a program of the tests and print its path; no cluster is needed",
     }.items():
         added = verbs.add_parser(verb, help=text, description=text)
-        if verb != "build-image":
+        if verb not in {"build-image", "program"}:
             added.add_argument("--name", type=_name, default=name, help="the cluster's name (default: %(default)s)")
         if verb == "up":
             added.add_argument(
@@ -168,6 +178,8 @@ def _parser(name: str) -> argparse.ArgumentParser:
             added.add_argument(
                 "--as", dest="tags", action="append", default=[], metavar="NAME:TAG", help="another name in the cluster"
             )
+        if verb == "program":
+            added.add_argument("program", choices=[module.name for module in pins.TOOLS])
         if verb == "build-image":
             added.add_argument("image", metavar="NAME:TAG")
             added.add_argument("context", metavar="CONTEXT_DIR", type=Path)

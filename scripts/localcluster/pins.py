@@ -115,6 +115,12 @@ ISTIO: Final = Module(
 )
 """For clusters with Istio only."""
 
+TOOLS: Final = (
+    Module("helm", ("helm.sh/helm/v4/cmd/helm",)),
+    Module("kustomize", ("sigs.k8s.io/kustomize/kustomize/v5",)),
+)
+"""Programs of the tests. No cluster needs them, so `up` does not build them."""
+
 PAUSE: Final = Image("pause", "pause", "pause", "1")
 COREDNS: Final = Image("coredns", "coredns", "coredns", "1.15.0")
 TRAEFIK: Final = Image("traefik", "traefik", "traefik", "3.6.12")
