@@ -52,13 +52,17 @@ def known_servers() -> tuple[KnownServer, ...]:
     """The model servers that this command recognizes."""
     return tuple(
         servers.parse(document.object)
-        for file in _yaml_files("servers")
+        for file in server_files()
         for document in documents.parse(file.read_text(encoding="utf-8"), str(file))
     )
 
 
 def runtime_files() -> list[Path]:
     return _yaml_files("runtimes")
+
+
+def server_files() -> list[Path]:
+    return _yaml_files("servers")
 
 
 def default_context() -> ClusterContext:
@@ -135,7 +139,7 @@ def all_objects(registry: str | None = None, tag: str | None = None) -> list[Jso
         for file in base_files()
         for document in documents.parse(file.read_text(encoding="utf-8"), str(file))
     ]
-    for name, files in ((RUNTIMES_CONFIG_MAP, runtime_files()), (SERVERS_CONFIG_MAP, _yaml_files("servers"))):
+    for name, files in ((RUNTIMES_CONFIG_MAP, runtime_files()), (SERVERS_CONFIG_MAP, server_files())):
         if not any(_is_config_map(each, name) for each in objects):
             objects.insert(_first_workload(objects), _config_map(name, files))
     return [relocate(each, registry or PREFIX, tag) for each in objects]
