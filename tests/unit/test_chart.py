@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,13 @@ def refusal(changes: JsonObject, *flags: str) -> str:
 
 
 def run(changes: JsonObject | None = None, *flags: str) -> subprocess.CompletedProcess[str]:
+    return helm_template(json.dumps(changes or {}), *flags)
+
+
+@cache
+def helm_template(changes: str, *flags: str) -> subprocess.CompletedProcess[str]:
     command = [program("helm"), "template", "kubectl-serve", str(CHART), "--values", "-", *flags]
-    return subprocess.run(command, input=json.dumps(changes or {}), capture_output=True, text=True, check=False)
+    return subprocess.run(command, input=changes, capture_output=True, text=True, check=False)
 
 
 def key(each: JsonObject) -> Key:
@@ -92,8 +98,8 @@ def test_the_chart_takes_images_from_a_registry_as_install_does() -> None:
 
 
 def test_the_node_cache_is_the_same_from_the_chart_install_and_kustomize() -> None:
-    cache = manifests.cache_objects(manifests.CacheSettings())
-    assert by_key(render({"cache": {"enabled": True}})) == by_key([*manifests.all_objects(), *cache])
+    installed = [*manifests.all_objects(), *manifests.cache_objects(manifests.CacheSettings())]
+    assert by_key(render({"cache": {"enabled": True}})) == by_key(installed)
     assert by_key(kustomized("cache")) == by_key(manifests.cache_objects(manifests.CacheSettings()))
 
 
@@ -150,7 +156,7 @@ SAMPLES: dict[str, Any] = {
     "server.resources": {"requests": {"cpu": 3}},
     "server.tolerations": [],
     "server.topologySpreadConstraints": [],
-    "cache.resources": {},
+    "cache.resources": {"requests": {"cpu": 3}},
     "cache.tolerations": [],
     "cache.size": "3Gi",
     "cache.path": "/data",
@@ -193,7 +199,7 @@ def sample(path: str, schema: JsonObject) -> Any:
     """A value that is not the default."""
     if path in SAMPLES:
         return SAMPLES[path]
-    default: Any = values.defaults()
+    default: Any = merged(values.defaults(), PARTS)
     for name in path.split("."):
         default = default[name]
     match default:
@@ -268,7 +274,7 @@ def test_the_server_accepts_the_settings_of_the_values(tmp_path: Path) -> None:
     }
     found = by_key(render({"settings": written}))["ConfigMap", "kubectl-serve", "kubectl-serve"]
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(found["data"]["settings.yaml"]))
-    configuration = settings.load(tmp_path / "settings.yaml", tmp_path)
+    configuration = settings.load(tmp_path / "settings.yaml", tmp_path / "none")
     assert configuration.loader.allow_networks == ("10.1.0.0/16",)
     assert configuration.loader.image == manifests.default_context().loader.image
     assert [store.endpoint for store in configuration.stores] == ["https://minio.example.com"]
@@ -350,10 +356,10 @@ def alerts() -> dict[str, JsonObject]:
 
 def test_the_alerts_ask_for_metrics_that_exist() -> None:
     source = (ROOT / "webhook/model_cache/metrics.py").read_text()
-    cache = {
+    driver = {
         f"kubectl_serve_cache_{name}": set[str]() for name in re.findall(r'^ {8}\("(\w+)", "', source, re.MULTILINE)
     }
-    known = ours() | cache
+    known = ours() | driver
     for name, alert in alerts().items():
         metrics = re.findall(r"\bkubectl_serve_\w+", alert["expr"])
         assert metrics, name
@@ -376,3 +382,8 @@ def test_the_test_is_not_selected_as_a_replica_of_the_server() -> None:
     (pod,) = [each for each in tests if each["kind"] == "Pod"]
     (service,) = [each for each in render() if each["kind"] == "Service"]
     assert not service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+
+
+def test_every_alert_is_on_the_page_for_operators() -> None:
+    page = (ROOT / "docs/operations.md").read_text()
+    assert set(re.findall(r"`(KubectlServe\w+)`", page)) == alerts().keys()
