@@ -121,9 +121,12 @@ async def _build(options: argparse.Namespace, product: Product, progress: Progre
 
 
 async def _program(name: str, product: Product, progress: Progress) -> Path:
-    modules = tuple(module for module in pins.TOOLS if module.name == name)
-    async with held(product.cache / "lock", "the cache", progress):
-        return (await build.binaries(product.cache, progress, modules)).path(name, name)
+    [module] = (each for each in pins.TOOLS if each.name == name)
+    program = product.cache / "bin" / build.folder_name(module) / name
+    if not program.exists():
+        async with held(product.cache / "lock", "the cache", progress):
+            await build.binaries(product.cache, progress, (module,))
+    return program
 
 
 def _show(parts: dict[str, str]) -> int:

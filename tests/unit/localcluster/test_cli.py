@@ -1,11 +1,13 @@
 """The command line of scripts/cluster."""
 
+import fcntl
 import json
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from localcluster import build, pins
 from localcluster.cli import main
 from localcluster.paths import State
 from localcluster.product import Product
@@ -88,3 +90,16 @@ def test_another_name_is_for_one_image(capsys: pytest.CaptureFixture[str]) -> No
     arguments = ["load-image", "--as", "docker.io/a/b:1", "dev.local/none:1", "dev.local/none:2"]
     assert main(arguments, PRODUCT) == 1
     assert "--as names one image" in capsys.readouterr().err
+
+
+def test_a_program_that_is_built_is_printed_while_another_build_holds_the_cache(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    module = next(each for each in pins.TOOLS if each.name == "helm")
+    built = PRODUCT.cache / "bin" / build.folder_name(module) / "helm"
+    built.parent.mkdir(parents=True)
+    built.touch()
+    with (PRODUCT.cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert main(["program", "helm"], PRODUCT) == 0
+    assert capsys.readouterr().out == f"{built}\n"
