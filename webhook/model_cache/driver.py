@@ -19,13 +19,18 @@ import grpc
 from model_cache import messages, mounts, request
 from model_cache.models import Models
 from model_cache.request import Request
+from model_cache.turns import Shares
 from model_loader.outcomes import OUTCOMES, Code, LoadError
 
 NAME = "cache.kubectl-serve.dev"
 _WAIT = 90.0
 """Seconds that one call waits for a download. The kubelet ends calls after two minutes, and repeats them."""
-_CALLS = 64
-"""Maximum of calls at once. A call that waits takes a thread and no CPU time."""
+_GLANCE = 0.1
+"""Seconds that a call waits if its namespace has many calls that wait."""
+_WAITING, _SPARE = 96, 32
+"""Maximum of calls that wait for a download, and of other calls, at once. A call that waits takes only a thread."""
+_JOBS = 512
+"""Maximum of mounts that are under way."""
 _TARGET = re.compile(r"/pods/[0-9A-Za-z-]{1,64}/volumes/kubernetes\.io~csi/[^/]{1,253}/mount", re.ASCII)
 _STATUS = {
     Code.INVALID_SOURCE: grpc.StatusCode.INVALID_ARGUMENT,
@@ -55,7 +60,8 @@ class Paths(NamedTuple):
 class _Job:
     """The mount of one volume, over all calls for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, namespace: str) -> None:
+        self.namespace = namespace
         self.done: Future[None] = Future()
         self.last: Mapping[str, Any] = {}
         """The latest event of the download."""
@@ -76,6 +82,8 @@ class Node:
         self._node = node
         self._lock = threading.Lock()
         self._jobs: dict[str, _Job] = {}
+        self._shares = Shares(_JOBS)
+        self._waits = Shares(_WAITING)
 
     def info(self, _: bytes, context: grpc.ServicerContext) -> bytes:
         """NodeGetInfo."""
@@ -91,7 +99,9 @@ class Node:
                 return
             job = self._job(wanted, target)
             try:
-                job.done.result(_WAIT)
+                with self._waits.unit(job.namespace) as waits:
+                    # The kubelet repeats a call that does not wait, too.
+                    job.done.result(_WAIT if waits else _GLANCE)
             except WaitTimeout:
                 context.abort(grpc.StatusCode.ABORTED, f"Loading: the download continues{_share(job.last)}")
         except LoadError as failure:
@@ -130,13 +140,20 @@ class Node:
             if job is not None and not job.done.done():
                 return job
             asked = request.read(wanted.attributes, wanted.secrets)
-            job = self._jobs[str(target)] = _Job()
-            threading.Thread(target=self._run, args=(job, asked, target), daemon=True).start()
+            with contextlib.ExitStack() as share:
+                if not share.enter_context(self._shares.unit(asked.namespace)):
+                    raise LoadError(
+                        Code.INTERRUPTED,
+                        "too many other pods of the namespace wait for models on this node",
+                        hint="Wait: Kubernetes tries again.",
+                    )
+                job = self._jobs[str(target)] = _Job(asked.namespace)
+                threading.Thread(target=self._run, args=(job, asked, target, share.pop_all()), daemon=True).start()
             return job
 
-    def _run(self, job: _Job, asked: Request, target: Path) -> None:
+    def _run(self, job: _Job, asked: Request, target: Path, share: contextlib.ExitStack) -> None:
         try:
-            with self._models.model(asked, job.progress) as folder, self._lock:
+            with self._models.model(asked, job.progress, lambda: not job.cancelled) as folder, self._lock:
                 if not job.cancelled:
                     target.mkdir(mode=0o750, exist_ok=True)
                     mounts.bind(folder, target)
@@ -145,6 +162,7 @@ class Node:
         else:
             job.done.set_result(None)
         finally:
+            share.close()
             with self._lock:
                 if self._jobs.get(str(target)) is job:
                     del self._jobs[str(target)]
@@ -215,7 +233,7 @@ def _serve(path: Path, services: Mapping[str, Mapping[str, grpc.RpcMethodHandler
     path.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileNotFoundError):
         path.unlink()  # of an earlier process
-    server = grpc.server(ThreadPoolExecutor(_CALLS))
+    server = grpc.server(ThreadPoolExecutor(_WAITING + _SPARE))
     for name, methods in services.items():
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, methods),))
     server.add_insecure_port(f"unix://{path}")

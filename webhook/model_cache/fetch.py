@@ -25,6 +25,7 @@ from model_loader.plan.model import Context, Secret
 from model_loader.plan.options import LoaderOptions
 from model_loader.planner import Plan, make_plan
 from model_loader.report import Report, Skipped, outcome
+from model_loader.storage import journal
 from model_loader.storage.journal import Journal
 from model_loader.storage.volume import Volume, storage_failure
 from model_loader.verify import digest as digests
@@ -39,6 +40,8 @@ USE, WAIT, DOWNLOAD = "use", "wait", "download"
 """The driver's answers to a list: the model is on the node, another process downloads it, or this one should."""
 _NO_HEAD = (405, 501)
 """Statuses of servers that do not support HEAD."""
+_MEMORY = 2 << 30
+"""Bytes of memory, without the page cache: no list of files takes the node's memory."""
 
 
 class _Fetch:
@@ -60,20 +63,20 @@ class _Fetch:
                 fixed=bool(self._options.stores),
             )
             try:
-                with Volume(work, OWNER) as volume:
+                with Volume(work, OWNER):
                     context = Context(
                         transport, secret, stores=self._options.stores, scratch=work / Volume.STATE / Volume.SCRATCH
                     )
                     plan = make_plan(self._options, context, self._report, without_ranges)
                     _prove(plan, transport)
-                    self._proceed(plan, transport, volume, keys.of_trust(self._options, transport.origins, authorities))
+                    self._proceed(plan, transport, keys.of_trust(self._options, transport.origins, authorities))
                     return
             except RangesIgnoredError as failure:
                 without_ranges.add(failure.server)
             finally:
                 transport.close()
 
-    def _proceed(self, plan: Plan, transport: Transport, volume: Volume, trust: str) -> None:
+    def _proceed(self, plan: Plan, transport: Transport, trust: str) -> None:
         names = [keys.of_file(trust, file) for file in plan.files]
         tree = keys.of_tree(self._options, trust, plan.files, names, plan.snapshots)
         listed = [[file.path, name, file.size] for file, name in zip(plan.files, names, strict=True)]
@@ -81,42 +84,45 @@ class _Fetch:
         self._report.event(LISTED, {"tree": tree, "files": listed, "packed": plan.packed, "snapshots": hub})
         answer = json.loads(self._answers.readline())
         if answer["do"] == DOWNLOAD:
-            self._download(plan, transport, volume, answer["known"])
+            with Volume(Path(answer["volume"]), OWNER) as volume:
+                self._download(plan, transport, volume, answer["known"])
         elif answer["do"] == USE:
             self._check(plan, answer["hashes"], answer["unpacked"])
             self._report.event(READY, {"resolved": plan.resolved})
 
     def _download(self, plan: Plan, transport: Transport, volume: Volume, known: Mapping[str, str]) -> None:
-        """Download all files except the known ones. `known`: hex sha256 by path."""
+        """Download all files except the known ones, and what an earlier process left. `known`: hex sha256 by path."""
         missing = [file for file in plan.files if file.path not in known]
         size = sum(max(file.size, 0) for file in plan.files)
         skipped = loader.skipped_files(plan) if self._options.files is None else Skipped()
         self._report.plan(len(plan.files), size, skipped)
-        volume.state.remove(Volume.FILES)
-        volume.state.remove(Volume.JOURNAL)
-        with (
-            volume.state.folder(Volume.FILES, make=True) as folder,
-            Journal(volume.state, Volume.JOURNAL, "") as journal,
-        ):
-            loader.check_capacity(volume, sum(max(file.size, 0) for file in missing))
-            scheduler = Scheduler(
-                missing,
-                folder,
-                transport=transport,
-                journal=journal,
-                report=self._report,
-                patience=self._options.patience,
-                hashing=True,
-            )
-            loader.check_space(volume, scheduler.missing)
-            if missing:
-                scheduler.run()
-            hashes = {**known, **scheduler.hashes()}
-            unpacked: dict[str, str] = {}
-            if plan.packed:
-                loader.unpack_all(volume, folder, plan.files, self._options.files)
-                unpacked = digests.hashes(volume.files)
-            digest = self._check(plan, hashes, unpacked)
+        if not volume.state.has_folder(Volume.FILES):
+            volume.state.remove(Volume.JOURNAL)
+        with Journal(volume.state, Volume.JOURNAL, f"{journal.identity(missing)} {journal.boot()}") as log:
+            if not log.parts:
+                volume.state.remove(Volume.FILES)
+            with volume.state.folder(Volume.FILES, make=True) as folder:
+                loader.check_capacity(volume, sum(max(file.size, 0) for file in missing))
+                scheduler = Scheduler(
+                    missing,
+                    folder,
+                    transport=transport,
+                    journal=log,
+                    report=self._report,
+                    patience=self._options.patience,
+                    hashing=True,
+                )
+                loader.check_space(volume, scheduler.missing)
+                if missing:
+                    scheduler.run()
+                hashes = {**known, **scheduler.hashes()}
+                unpacked: dict[str, str] = {}
+                if plan.packed:
+                    # From here on the files differ from the journal.
+                    volume.state.remove(Volume.JOURNAL)
+                    loader.unpack_all(volume, folder, plan.files, self._options.files)
+                    unpacked = digests.hashes(volume.files)
+                digest = self._check(plan, hashes, unpacked)
         programs = unsafe_formats.names(volume.files)
         fields: dict[str, object] = {
             "hashes": hashes,
@@ -190,9 +196,11 @@ def run(answers: TextIO, out: TextIO) -> int:
 
 def main() -> None:
     """Run as a process."""
+    privileges.end_with_parent()
     privileges.give_up_all()
     os.umask(0o022)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     sys.exit(run(sys.stdin, sys.stdout))

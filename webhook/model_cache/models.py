@@ -1,42 +1,36 @@
 """From the request of a pod to a model on the node: lists it with the pod's credentials, downloads it once."""
 
 import contextlib
-import json
 import os
 import queue
-import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from model_cache import fetch, keys
+from model_cache.process import InterruptedByOthersError, Process, Settings
 from model_cache.request import Request
-from model_cache.store import Store, Tree
+from model_cache.store import Room, Store, Tree
+from model_cache.turns import Turns
+from model_loader.http.transport import redact
 from model_loader.outcomes import Code, LoadError
 from model_loader.plan.model import Snapshot
 from model_loader.storage.volume import Volume, storage_failure
 
 _MODEL_FIELDS = ("digest", "checked", "runs_code", "runs_code_first", "skipped", "skipped_bytes", "skipped_first")
-_HASHES = "hashes"
+_LISTING_TURN, _DOWNLOAD_TURN = 60.0, 240.0
+"""Seconds of a turn when other namespaces wait. A download goes on where it ended: first it hashes what it has."""
+_LISTING_SECONDS = 300.0
+"""Seconds in which a source must list a model."""
+_KEPT = (Code.INTERNAL, Code.INTERRUPTED, Code.UNREACHABLE, Code.SERVER_ERROR, Code.STALLED)
+"""How a download can end so that the next one goes on with what it has written."""
+_VERIFICATIONS = 2
+"""Maximum of models that are read at once to verify them."""
 Progress = Callable[[Mapping[str, Any]], None]
-
-
-class Settings(NamedTuple):
-    """`networks`: private networks that models can come from. `uid`: the first of the users that downloads run as.
-
-    `downloads`: the maximum of processes at once; each has a user of its own, if there is a `uid`. `secrets`: a folder
-    in memory. `environment`: of each process: proxies and authorities, and no identity of the node.
-    """
-
-    networks: tuple[str, ...]
-    uid: int | None
-    downloads: int
-    secrets: Path
-    environment: Mapping[str, str]
+_Next = Callable[[], Turns]
+"""Waits until another process can have a result, and returns which turn that process needs."""
 
 
 class Counts:
@@ -57,31 +51,38 @@ class Models:
     def __init__(self, store: Store, settings: Settings) -> None:
         self.store = store
         self.counts = Counts()
-        self._settings = settings
+        self.settings = settings
+        self.listings = Turns(settings.downloads, _LISTING_TURN)
+        self.downloads = Turns(settings.downloads, _DOWNLOAD_TURN)
+        self._verifications = Turns(_VERIFICATIONS, _LISTING_SECONDS)
         self._lock = threading.Lock()
         self._flights: dict[str, threading.Event] = {}
         self._users: queue.SimpleQueue[int | None] = queue.SimpleQueue()
-        for number in range(settings.downloads):
+        for number in range(2 * settings.downloads):
             self._users.put(None if settings.uid is None else settings.uid + number)
 
     @contextlib.contextmanager
-    def model(self, request: Request, progress: Progress) -> Iterator[Path]:
+    def model(self, wanted: Request, progress: Progress, needed: Callable[[], bool] = lambda: True) -> Iterator[Path]:
         """Yield the folder of the model, which is not evicted in the context. Raises LoadError.
 
-        Each call lists the source with the request's own credentials, whatever the node already has.
+        Each call lists the source with the request's own credentials, whatever the node already has. `needed`: whether
+        the pod still exists; nothing begins for one that does not.
         """
         changed = False
+        turns = self.listings
         while True:
             try:
-                found = self._listed(request, progress)
+                found = self._found(wanted, turns, progress, needed)
+            except InterruptedByOthersError:
+                continue
             except LoadError as failure:
                 if failure.code is not Code.CHANGED or changed:
                     self.counts.failures += 1
                     raise
                 changed = True
                 continue
-            if isinstance(found, threading.Event):
-                found.wait()
+            if not isinstance(found, str):
+                turns = found()
                 continue
             with self.store.pinned(found) as tree:
                 if tree is not None:
@@ -89,99 +90,42 @@ class Models:
                     yield self.store.path(found)
                     return
 
-    def _listed(self, request: Request, progress: Progress) -> str | threading.Event:
-        """Return the name of the model, or the end of another process's download of it. Raises LoadError."""
-        uid = self._users.get()
-        work = self.store.folder()
-        try:
-            with _Process(self._settings, self.store.limit, uid, work, request) as process:
-                return self._follow(process, work, progress, request.sources)
-        except OSError as error:
-            raise storage_failure(error) from None
-        finally:
-            self.store.discard(work)
-            self._users.put(uid)
-
-    def _follow(
-        self, process: "_Process", work: Path, progress: Progress, sources: Sequence[str]
-    ) -> str | threading.Event:
+    def _found(self, wanted: Request, turns: Turns, progress: Progress, needed: Callable[[], bool]) -> str | _Next:
+        """Return the name of the model, or what to wait for. Raises LoadError, InterruptedByOthersError."""
         with contextlib.ExitStack() as held:
-            listed: Mapping[str, Any] = {}
-            known: Mapping[str, str] = {}
-            assembled = work / "assembled"
-            began = time.monotonic()
-            for event in process.events():
-                progress(event)
-                match event["event"]:
-                    case fetch.LISTED:
-                        held.close()
-                        name = event["tree"] or os.urandom(32).hex()
-                        listed = {**event, "tree": name}
-                        if self.store.verify(name):
-                            tree = held.enter_context(self.store.pinned(name))
-                            if tree is not None:
-                                process.answer(do=fetch.USE, hashes=dict(tree.hashes), unpacked=dict(tree.unpacked))
-                                continue
-                        flight = held.enter_context(self._flight(name))
-                        if flight is not None:
-                            process.answer(do=fetch.WAIT)
-                            return flight
-                        self.store.discard(assembled)
-                        known = self._known(listed, assembled)
-                        need = sum(max(size, 0) for path, _, size in event["files"] if path not in known)
-                        held.enter_context(self.store.reserved(need, work.name))
-                        process.answer(do=fetch.DOWNLOAD, known=dict(known))
-                    case fetch.READY:
-                        self.counts.hits += 1
-                        return str(listed["tree"])
-                    case fetch.FETCHED:
-                        process.end()
-                        self._publish(listed, event, known, work, assembled, sources)
-                        self.counts.seconds += time.monotonic() - began
-                        return str(listed["tree"])
-                    case fetch.FAILED:
-                        code = Code(event["code"])
-                        raise LoadError(code, str(event["message"]), hint=str(event["hint"]))
-        raise LoadError(Code.INTERNAL, "the download's process ended without a result")
+            slot = held.enter_context(contextlib.ExitStack())
+            turn = slot.enter_context(turns.turn(wanted.namespace))
+            if not needed():
+                raise LoadError(Code.INTERRUPTED, "the pod was deleted", hint="Wait: Kubernetes tries again.")
+            uid = self._users.get()
+            held.callback(self._users.put, uid)
+            room = held.enter_context(self.store.room())
+            try:
+                process = held.enter_context(Process(self.settings, self.store.limit, uid, room.folder, wanted))
+                room.stop = process.stop
+                turn.on_end(lambda: process.stop(InterruptedByOthersError()))
+                return _Attempt(self, wanted, process, room, uid, slot, turns is self.downloads).result(progress)
+            except OSError as error:
+                raise storage_failure(error) from None
 
-    def _known(self, listed: Mapping[str, Any], assembled: Path) -> Mapping[str, str]:
-        """Return the files that the node already has. An archive is unpacked as a whole."""
-        assembled.mkdir()
-        model = assembled / Volume.MODEL
-        model.mkdir()
-        if listed["packed"]:
-            return {}
-        return self.store.known({path: name for path, name, _ in listed["files"]}, model)
+    def verified(self, namespace: str, name: str) -> Turns:
+        """Verify a model, and return the turn of the process that uses it."""
+        with self._verifications.turn(namespace):
+            self.store.verify(name)
+        return self.listings
 
-    def _publish(
-        self,
-        listed: Mapping[str, Any],
-        fetched: Mapping[str, Any],
-        known: Mapping[str, str],
-        work: Path,
-        assembled: Path,
-        sources: Sequence[str],
-    ) -> None:
-        name = str(listed["tree"])
-        hashes, unpacked = dict(fetched["hashes"]), dict(fetched["unpacked"])
-        if listed["packed"]:
-            paths = {path: keys.of_unpacked(name, path) for path in unpacked}
-            new = unpacked
-        else:
-            paths = {path: file or keys.of_unpacked(name, path) for path, file, _ in listed["files"]}
-            new = {path: sha256 for path, sha256 in hashes.items() if path not in known}
-        fields = {key: fetched[key] for key in _MODEL_FIELDS if key in fetched}
-        fields["sources"] = list(sources)
-        tree = Tree(name, paths, hashes, unpacked, fields, "")
-        snapshots = [Snapshot._make((*each[:5], tuple(each[5]))) for each in listed["snapshots"]]
-        self.store.publish(
-            tree, work / "volume" / Volume.STATE / Volume.FILES, assembled, snapshots, fetched=new, owner=work.name
-        )
-        self.counts.downloads += 1
-        self.counts.received += int(fetched["received"])
+    def flying(self, name: str) -> threading.Event | None:
+        """Return the end of the download of a model by another process, if there is one."""
+        with self._lock:
+            return self._flights.get(name)
+
+    def landed(self, flight: threading.Event) -> Turns:
+        """Wait for the end of a download by another process, and return the turn of the process that looks again."""
+        flight.wait()
+        return self.listings
 
     @contextlib.contextmanager
-    def _flight(self, name: str) -> Iterator[threading.Event | None]:
+    def flight(self, name: str) -> Iterator[threading.Event | None]:
         """Yield the end of the download of a model by another process, or None if this one may download it."""
         with self._lock:
             other = self._flights.get(name)
@@ -197,106 +141,149 @@ class Models:
                 mine.set()
 
 
-class _Process:
-    """An unprivileged process of `fetch`, with a user and a process group of its own."""
+class _Attempt:
+    """What the driver does for one process."""
 
-    def __init__(self, settings: Settings, limit: int, uid: int | None, work: Path, request: Request) -> None:
+    def __init__(
+        self,
+        models: Models,
+        wanted: Request,
+        process: Process,
+        room: Room,
+        uid: int | None,
+        slot: contextlib.ExitStack,
+        may_download: bool,
+    ) -> None:
+        """`slot`: the turn of the process. `may_download`: whether that is one of a download."""
+        self._models = models
+        self._store = models.store
+        self._wanted = wanted
+        self._process = process
+        self._room = room
         self._uid = uid
-        self._ended = False
-        self._secrets = settings.secrets / work.name
-        volume = work / "volume"
-        volume.mkdir(mode=0o700)
-        work.chmod(0o711)
-        self._own(volume)
-        if request.secret:
-            self._write_secret(request.secret)
-        command = [sys.executable, "-I", "-m", "model_cache.fetch"]
-        self._process = subprocess.Popen(  # noqa: S603  # this very program
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd="/",
-            env=dict(settings.environment),
-            process_group=0,
-            user=uid,
-            group=uid,
-            extra_groups=None if uid is None else [],
-        )
-        secret = str(self._secrets) if request.secret else ""
-        said = {"arguments": request.arguments, "work": str(volume), "secret": secret, "limit": limit}
-        self._say({**said, "networks": settings.networks})
+        self._slot = slot
+        self._may_download = may_download
+        self._held = contextlib.ExitStack()
+        """What the process needs until its end: a model, or to be the only download of one."""
+        self._name = ""
+        self._listed: Mapping[str, Any] = {}
+        self._known: Mapping[str, str] = {}
+        self._assembled = room.folder / "assembled"
+        self._volume: Path | None = None
+        """Of the download, when that has begun."""
+        self._began = time.monotonic()
 
-    def __enter__(self) -> "_Process":
-        return self
+    def result(self, progress: Progress) -> str | _Next:
+        """Return the name of the model, or what to wait for. Raises LoadError, InterruptedByOthersError."""
+        keep = True
+        late = LoadError(Code.STALLED, f"the store did not list the model in {_LISTING_SECONDS:.0f} s")
+        deadline = threading.Timer(_LISTING_SECONDS, self._process.stop, (late,))
+        deadline.daemon = True
+        deadline.start()
+        try:
+            for event in self._process.events():
+                progress(event)
+                match event["event"]:
+                    case fetch.LISTED:
+                        deadline.cancel()
+                        found = self._answer(event)
+                        if found is not None:
+                            return found
+                    case fetch.READY:
+                        self._models.counts.hits += 1
+                        return self._name
+                    case fetch.FETCHED:
+                        self._process.end()
+                        self._publish(event)
+                        return self._name
+                    case fetch.FAILED:
+                        raise LoadError(Code(event["code"]), str(event["message"]), hint=str(event["hint"]))
+            raise LoadError(Code.INTERNAL, "the download's process ended without a result")
+        except LoadError as failure:
+            keep = failure.code in _KEPT
+            raise
+        finally:
+            deadline.cancel()
+            self._process.end()
+            if keep and self._volume is not None:
+                self._store.keep(self._room)
+            self._room.finish()
+            self._held.close()
 
-    def __exit__(self, *_: object) -> None:
-        self.end()
+    def _answer(self, listed: Mapping[str, Any]) -> _Next | None:
+        """Answer a list of files. Returns what to wait for, if this process cannot have the model now."""
+        self._held.close()
+        if self._volume is None:
+            self._name = listed["tree"] or os.urandom(32).hex()
+        elif listed["tree"] != self._listed["tree"]:
+            raise LoadError(Code.CHANGED, "the model changed during the download")
+        self._listed = listed
+        if not self._store.is_verified(self._name):
+            self._process.answer(do=fetch.WAIT)
+            return lambda: self._models.verified(self._wanted.namespace, self._name)
+        if self._use():
+            return None
+        flight = self._models.flying(self._name)
+        if flight is None and not self._has_turn():
+            self._process.answer(do=fetch.WAIT)
+            return lambda: self._models.downloads
+        if flight is None:
+            flight = self._held.enter_context(self._models.flight(self._name))
+        if flight is not None:
+            self._process.answer(do=fetch.WAIT)
+            return lambda: self._models.landed(flight)
+        if not self._use():  # another process can have ended since
+            self._download()
+        return None
 
-    def _own(self, path: Path) -> None:
-        if self._uid is not None:
-            os.chown(path, self._uid, self._uid)
+    def _use(self) -> bool:
+        """Return whether the node has the model. The process then only compares its digest."""
+        tree = self._held.enter_context(self._store.pinned(self._name))
+        if tree is not None:
+            self._process.answer(do=fetch.USE, hashes=dict(tree.hashes), unpacked=dict(tree.unpacked))
+        return tree is not None
 
-    def _write_secret(self, secret: Mapping[str, str]) -> None:
-        """Write the credentials into memory, where only this process can read them."""
-        self._secrets.mkdir(mode=0o700)
-        for key, value in secret.items():
-            if "/" in key or key in ("", ".", ".."):
-                raise LoadError(Code.REFUSED, "a key of the Secret is not a file name")
-            path = self._secrets / key
-            path.write_text(value, encoding="utf-8")
-            path.chmod(0o400)
-            self._own(path)
-        self._own(self._secrets)
+    def _has_turn(self) -> bool:
+        """Return whether the process has the turn of a download, in place of its turn of a list, if there is one."""
+        if not self._may_download:
+            with contextlib.ExitStack() as slot:
+                turn = slot.enter_context(self._models.downloads.at_once(self._wanted.namespace))
+                if turn is not None:
+                    turn.on_end(lambda: self._process.stop(InterruptedByOthersError()))
+                    self._slot.close()
+                    self._slot.push(slot.pop_all())
+                    self._may_download = True
+        return self._may_download
 
-    def events(self) -> Iterator[Mapping[str, Any]]:
-        """Yield what the process reports, until it ends."""
-        stream = self._process.stdout
-        for line in stream or ():
-            event = json.loads(line)
-            if isinstance(event, dict):
-                yield event
+    def _download(self) -> None:
+        files = self._listed["files"]
+        self._store.discard(self._assembled)
+        model = self._assembled / Volume.MODEL
+        model.mkdir(parents=True)
+        self._known = {}
+        if not self._listed["packed"]:  # an archive is unpacked as a whole
+            self._known = self._store.known({path: name for path, name, _ in files}, model)
+        need = sum(max(size, 0) for path, _, size in files if path not in self._known)
+        if self._volume is None:
+            self._volume = self._store.volume(self._room, self._listed["tree"], self._uid)
+        self._store.reserve(self._room, need)
+        self._process.answer(do=fetch.DOWNLOAD, known=dict(self._known), volume=str(self._volume))
 
-    def answer(self, **fields: object) -> None:
-        """Answer a list of files."""
-        self._say(fields)
-
-    def _say(self, fields: Mapping[str, object]) -> None:
-        if self._process.stdin is not None:
-            with contextlib.suppress(BrokenPipeError):  # its end is reported as such
-                self._process.stdin.write(json.dumps(fields) + "\n")
-                self._process.stdin.flush()
-
-    def end(self) -> None:
-        """End the process and every other one of its user: nothing writes to its files any more."""
-        if self._ended:
-            return
-        self._ended = True
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                with contextlib.suppress(OSError):
-                    stream.close()
-        self._process.wait()
-        if self._uid is not None:
-            _end_all(self._uid)
-        if self._secrets.exists():
-            for path in self._secrets.iterdir():
-                path.unlink()
-            self._secrets.rmdir()
-
-
-def _end_all(uid: int) -> None:
-    """End every process of a user, and wait for the end."""
-    while True:
-        found = False
-        for process in Path("/proc").iterdir():
-            if process.name.isdecimal():
-                with contextlib.suppress(OSError):
-                    if process.stat().st_uid == uid and "\nState:\tZ" not in (process / "status").read_text():
-                        os.kill(int(process.name), signal.SIGKILL)
-                        found = True
-        if not found:
-            return
-        time.sleep(0.01)
+    def _publish(self, fetched: Mapping[str, Any]) -> None:
+        listed, name = self._listed, self._name
+        hashes, unpacked = dict(fetched["hashes"]), dict(fetched["unpacked"])
+        if listed["packed"]:
+            paths = {path: keys.of_unpacked(name, path) for path in unpacked}
+            new = unpacked
+        else:
+            paths = {path: file or keys.of_unpacked(name, path) for path, file, _ in listed["files"]}
+            new = {path: sha256 for path, sha256 in hashes.items() if path not in self._known}
+        fields = {key: fetched[key] for key in _MODEL_FIELDS if key in fetched}
+        fields["sources"] = [redact(uri) for uri in self._wanted.sources]
+        tree = Tree(name, paths, hashes, unpacked, fields, "")
+        snapshots = [Snapshot._make((*each[:5], tuple(each[5]))) for each in listed["snapshots"]]
+        self._store.publish(tree, self._room, self._assembled, snapshots, fetched=new)
+        self._volume = None
+        self._models.counts.downloads += 1
+        self._models.counts.received += int(fetched["received"])
+        self._models.counts.seconds += time.monotonic() - self._began

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import signal
 
 KEPT = {
     "CHOWN": 0,  # take over downloaded files
@@ -13,6 +14,7 @@ KEPT = {
     "SYS_ADMIN": 21,  # mount and unmount
 }
 """The capabilities that the driver keeps, by name."""
+_PR_SET_PDEATHSIG = 1
 _PR_CAPBSET_DROP = 24
 _PR_SET_NO_NEW_PRIVS = 38
 _VERSION_3 = 0x20080522
@@ -29,6 +31,11 @@ def keep_needed() -> None:
     mask = sum(1 << number for number in KEPT.values())
     _capset(mask)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def end_with_parent() -> None:
+    """End this process when the thread that started it ends. Raises OSError."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def give_up_all() -> None:

@@ -13,6 +13,8 @@ from model_loader.plan.options import LoaderOptions
 
 ARGUMENTS = "arguments"
 """The attribute with the loader's arguments, as a JSON list of strings."""
+_NAMESPACE = "csi.storage.k8s.io/pod.namespace"
+"""The attribute that the kubelet sets, whatever the volume says (`podInfoOnMount`)."""
 _VOLUME = Path("/volume")
 _MAX_BYTES = 256 << 10
 _ON_THE_NODE = ("file", "pvc")
@@ -20,10 +22,11 @@ _ON_THE_NODE = ("file", "pvc")
 
 
 class Request(NamedTuple):
-    """A model that a pod mounts. `secret`: the pod's own credentials, by key."""
+    """A model that a pod mounts. `secret`: the pod's own credentials, by key. `namespace`: of the pod."""
 
     arguments: tuple[str, ...]
     secret: Mapping[str, str]
+    namespace: str = ""
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -42,7 +45,7 @@ def read(attributes: Mapping[str, str], secret: Mapping[str, str]) -> Request:
         raise LoadError(Code.INVALID_SOURCE, f"the volume's attribute {ARGUMENTS} is not a JSON list of strings")
     arguments = tuple(map(str, found))
     checked(arguments)
-    return Request(arguments, secret)
+    return Request(arguments, secret, attributes.get(_NAMESPACE, ""))
 
 
 def checked(arguments: tuple[str, ...]) -> LoaderOptions:

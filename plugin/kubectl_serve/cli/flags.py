@@ -292,6 +292,7 @@ FLAGS: dict[str, tuple[tuple[tuple[str, ...], bool, tuple[str, ...], str], ...]]
         (('--cache',), False, (), 'install the node cache too, and enable the feature flag that its volumes need'),
         (('--cache-size',), True, (), 'limit of the node cache on each node (default 100Gi)'),
         (('--cache-path',), True, (), 'folder of the node cache on each node (default /var/lib/kubectl-serve-cache)'),
+        (('--cache-keep-free',), True, (), "what the node cache leaves free of each node's disk, such as 50Gi or 10% (default 20%: more than kubelets require)"),
         (('--kubelet-path',), True, (), 'root folder of the kubelets, for the node cache (default /var/lib/kubelet)'),
         (('--dry-run',), True, ('none', 'client', 'server'), 'only show what the command would do; with =server, the API server validates it too'),
         (('-o', '--output'), True, ('yaml', 'json'), 'output format: yaml, json'),

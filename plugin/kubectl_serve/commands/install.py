@@ -79,6 +79,14 @@ def configure(parser: options.Parser) -> None:
         help=f"folder of the node cache on each node (default {cache.path})",
     )
     parser.add_argument(
+        "--cache-keep-free",
+        metavar="SIZE",
+        type=_quantity_or_share,
+        default=cache.keep_free,
+        help="what the node cache leaves free of each node's disk, such as 50Gi or 10%%"
+        f" (default {cache.keep_free}%: more than kubelets require)",
+    )
+    parser.add_argument(
         "--kubelet-path",
         metavar="DIR",
         type=_folder,
@@ -98,6 +106,15 @@ def _quantity(text: str) -> str:
     return text
 
 
+def _quantity_or_share(text: str) -> str:
+    if re.fullmatch(r"[1-9]?[0-9]%", text, re.ASCII):
+        return text
+    try:
+        return _quantity(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError("it must be a quantity such as 50Gi, or a share such as 10%") from None
+
+
 def _folder(text: str) -> str:
     if not re.fullmatch(r"(/[A-Za-z0-9_][A-Za-z0-9._-]*)+", text, re.ASCII):
         raise argparse.ArgumentTypeError("it must be an absolute path, such as /var/lib/models")
@@ -109,7 +126,7 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
     wanted = manifests.all_objects(args.registry, args.tag)
     if args.cache:
         flags = tuple(sorted({*flags, *features.asked(_CACHE_FEATURE)}))
-        settings = manifests.CacheSettings(args.cache_size, args.cache_path, args.kubelet_path)
+        settings = manifests.CacheSettings(args.cache_size, args.cache_path, args.cache_keep_free, args.kubelet_path)
         wanted += manifests.cache_objects(settings, args.registry, args.tag)
     if args.dry_run == "client":
         _show_features(flags, args, streams)

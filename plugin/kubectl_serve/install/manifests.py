@@ -153,6 +153,8 @@ class CacheSettings:
     """The limit of its content on each node."""
     path: str = "/var/lib/kubectl-serve-cache"
     """Its folder on each node."""
+    keep_free: str = "20%"
+    """What stays free of each node's disk: bytes, or a share."""
     kubelet: str = "/var/lib/kubelet"
     """The kubelet's root folder."""
 
@@ -164,6 +166,7 @@ def cache_objects(settings: CacheSettings, registry: str | None = None, tag: str
         defaults.path: settings.path,
         defaults.kubelet: settings.kubelet,
         f"--size={defaults.size}": f"--size={settings.size}",
+        f"--keep-free={defaults.keep_free}": f"--keep-free={settings.keep_free}",
     }
     objects = [
         document.object

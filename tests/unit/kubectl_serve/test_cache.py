@@ -13,7 +13,8 @@ import yaml
 
 from kubectl_serve.node_cache import drivers, prefetch
 from model_cache import operator_endpoint
-from model_cache.models import Models, Settings
+from model_cache.models import Models
+from model_cache.process import Settings
 from model_cache.request import Request
 from model_cache.store import Store
 from serve_core.admission.decide import judge

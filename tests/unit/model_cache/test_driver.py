@@ -1,7 +1,9 @@
 """The driver's calls over a real socket, as the kubelet sends them."""
 
 import json
+import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -11,6 +13,8 @@ from model_cache import messages, mounts
 from model_cache.driver import NAME, Node, Paths, Server
 from model_cache.models import Models
 from support import loader_harness as harness
+
+from .conftest import eventually
 
 
 class Kubelet:
@@ -36,11 +40,18 @@ class Kubelet:
             answer: bytes = channel.unary_unary(method)(request)
         return answer
 
-    def publish(self, uri: str, target: str, secret: Mapping[str, str] | None = None) -> None:
-        pair = [(1, b"arguments"), (2, json.dumps(["--", uri]).encode())]
-        keys = [(7, messages.encode([(1, k.encode()), (2, v.encode())])) for k, v in (secret or {}).items()]
-        fields = [(1, b"id"), (4, target.encode()), (5, b"\x12\x00"), *keys, (8, messages.encode(pair))]
-        self.call("/csi.v1.Node/NodePublishVolume", messages.encode(fields))
+    def publish(self, uri: str, target: str, secret: Mapping[str, str] | None = None, namespace: str = "ns") -> None:
+        attributes = {"arguments": json.dumps(["--", uri]), "csi.storage.k8s.io/pod.namespace": namespace}
+        maps = [(7, secret or {}), (8, attributes)]
+        pairs = [
+            (number, messages.encode([(1, key.encode()), (2, value.encode())]))
+            for number, found in maps
+            for key, value in found.items()
+        ]
+        self.call(
+            "/csi.v1.Node/NodePublishVolume",
+            messages.encode([(1, b"id"), (4, target.encode()), (5, b"\x12\x00"), *pairs]),
+        )
 
     def unpublish(self, target: str) -> None:
         self.call("/csi.v1.Node/NodeUnpublishVolume", messages.encode([(1, b"id"), (2, target.encode())]))
@@ -121,6 +132,38 @@ def test_nothing_else_of_the_node_is_mounted_on(kubelet: Kubelet, web: harness.W
             call(target.format(kubelet=kubelet.folder))
         assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert kubelet.mounted == {}
+
+
+@pytest.mark.attack(47)
+def test_pods_that_wait_for_slow_stores_delay_no_other_namespace(kubelet: Kubelet, web: harness.WebServer) -> None:
+    hostile = harness.WebServer()
+    gate = threading.Event()
+    hostile.fault = lambda *_: harness.Reply(404) if gate.wait(60) else None
+    web.files["/model.bin"] = b"weights"
+    codes: list[grpc.StatusCode] = []
+
+    def mount(number: int) -> None:
+        with pytest.raises(grpc.RpcError) as error:
+            kubelet.publish(f"{hostile.url}/{number}", str(kubelet.target(f"hostile-{number}")), namespace="hostile")
+        codes.append(error.value.code())
+
+    try:
+        with ThreadPoolExecutor(60) as pods:
+            for number in range(60):
+                pods.submit(mount, number)
+            # All calls but the hostile namespace's share were answered: the kubelet repeats them.
+            eventually(lambda: len(codes) == 60 - 32)
+            target = str(kubelet.target("normal"))
+            kubelet.publish(f"{web.url}/model.bin", target, namespace="normal")
+            assert harness.contents(kubelet.mounted[target] / "model") == {"model.bin": b"weights"}
+            kubelet.unpublish(target)
+            assert kubelet.mounted == {}
+            assert len(codes) == 60 - 32
+            gate.set()
+    finally:
+        gate.set()
+        hostile.close()
+    assert set(codes) == {grpc.StatusCode.ABORTED, grpc.StatusCode.NOT_FOUND}
 
 
 def test_a_pod_that_is_deleted_during_the_download_gets_no_mount(kubelet: Kubelet, web: harness.WebServer) -> None:

@@ -18,7 +18,8 @@ LIMIT = 4 << 20
 PROGRAM = """
 import json, sys
 from pathlib import Path
-from model_cache.models import Models, Settings
+from model_cache.models import Models
+from model_cache.process import Settings
 from model_cache.request import Request
 from model_cache.store import Store
 folder, limit, *uris = json.loads(sys.argv[1])

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from model_cache import metrics
-from model_cache.models import Models, Settings
+from model_cache.models import Models
+from model_cache.process import Settings
 from model_cache.store import Store
 from serve_webhook.metrics import Metrics
 from support.dashboards import DASHBOARDS, ISTIO, KNATIVE, asked, queries
