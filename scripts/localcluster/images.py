@@ -24,9 +24,11 @@ LOADED_FROM = "localcluster/loaded-from"
 # A temporary containerd for the imports, without the part for the kubelet.
 IMPORT = """
 mount -t tmpfs tmpfs /run
-containerd --root "$1" --state /run/containerd --address /run/containerd.sock --config /dev/null &
+PATH="$1:$PATH"
+printf 'version = 3\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n' > /run/containerd.toml
+containerd --root "$2" --state /run/containerd --address /run/containerd.sock --config /run/containerd.toml &
 until ctr --address /run/containerd.sock version; do kill -0 $!; sleep 0.1; done
-shift
+shift 2
 for archive; do ctr --address /run/containerd.sock --namespace k8s.io images import "$archive"; done
 kill $!
 wait
@@ -64,7 +66,7 @@ async def tag(sandbox: Sandbox, reference: str, other: str) -> None:
 
 async def imported(product: Product, binaries: Binaries, progress: Progress) -> Path:
     """Return a containerd folder in the cache that has the cluster's own images; make it if needed."""
-    parts = [await run("containerd", "--version"), *(folder.name for folder in binaries.folders.values())]
+    parts = [folder.name for folder in binaries.folders.values()]
     parts += [product.reference(image) for image in pins.IMAGES]
     target = product.cache / f"containerd-{build.fingerprint(part.encode() for part in parts)}"
     if not _exists(target):
@@ -78,7 +80,7 @@ async def imported(product: Product, binaries: Binaries, progress: Progress) -> 
                 ]
                 await run(
                     "unshare", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child", "--mount-proc",
-                    "sh", "-euc", IMPORT, "sh", folder / "root", *files,
+                    "sh", "-euc", IMPORT, "sh", binaries.folders["containerd"], folder / "root", *files,
                 )  # fmt: skip
     return target
 

@@ -61,6 +61,11 @@ class Network:
         return self.services[10]
 
     @property
+    def registry_service(self) -> IPv4Address:
+        """The ClusterIP of a registry without TLS, if there is one: the node pulls images from it."""
+        return self.services[11]
+
+    @property
     def pods(self) -> IPv4Network:
         """The pods of all nodes."""
         return IPv4Network((self.block[128 << 8], 17))

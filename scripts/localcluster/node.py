@@ -6,7 +6,7 @@ They run as root, as on every node: they create containers, mounts and iptables 
 import json
 from pathlib import Path
 
-from localcluster import pins, sandbox
+from localcluster import build, pins, sandbox
 from localcluster.build import Binaries
 from localcluster.cluster import Cluster, inside
 from localcluster.paths import Inside, Machine
@@ -14,6 +14,7 @@ from localcluster.sandbox import Sandbox
 
 CNI_PLUGINS = Path("/usr/lib/cni")
 """The machine's plugins. A cluster has links to them, so that another plugin can join them."""
+REGISTRY_PORT = 5000
 
 PROCESSES = ("containerd", "kubelet", "kube-proxy")
 CONTROL_PLANE_LABEL = "localcluster/control-plane"
@@ -34,12 +35,15 @@ def write_config(cluster: Cluster, machine: Machine) -> None:
         link = machine.cni_plugins / plugin.name
         if not link.is_symlink():
             link.symlink_to(plugin)
+    registry = f"{cluster.network.registry_service}:{REGISTRY_PORT}"
+    (folder / "registries" / registry).mkdir(parents=True, exist_ok=True)
+    (folder / "registries" / registry / "hosts.toml").write_text(f'server = "http://{registry}"\n')
     # For pods with dnsPolicy Default. That is CoreDNS, which has no upstream server.
     (folder / "resolv.conf").write_text(f"nameserver {cluster.network.dns_service}\n")
 
 
 def containerd_command() -> list[str | Path]:
-    return ["containerd", f"--config={Inside.CONFIG / 'containerd.toml'}"]
+    return [_program("containerd"), f"--config={Inside.CONFIG / 'containerd.toml'}"]
 
 
 def commands(cluster: Cluster, machine: Machine, binaries: Binaries) -> dict[str, list[str | Path]]:
@@ -74,25 +78,39 @@ def commands(cluster: Cluster, machine: Machine, binaries: Binaries) -> dict[str
 
 def ctr(here: Sandbox, *arguments: str | Path) -> list[str]:
     """Return the command line of containerd's client, for the images that the kubelet sees."""
-    return here.enter("ctr", f"--address={Inside.CONTAINERD}", "--namespace=k8s.io", *arguments)
+    return here.enter(_program("ctr"), f"--address={Inside.CONTAINERD}", "--namespace=k8s.io", *arguments)
+
+
+def _program(name: str) -> Path:
+    """Return the path of one of containerd's programs inside the sandbox."""
+    return Inside.PROGRAMS / build.folder_name(pins.CONTAINERD) / name
 
 
 def _containerd(sandbox_image: str) -> str:
-    return f"""version = 2
+    return f"""version = 3
 root = "{Inside.STATE}/containerd"
 state = "/run/containerd"
 
 [grpc]
   address = "{Inside.CONTAINERD}"
 
-[plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "{sandbox_image}"
+[plugins."io.containerd.cri.v1.images".pinned_images]
+  sandbox = "{sandbox_image}"
+
+[plugins."io.containerd.cri.v1.images".registry]
+  config_path = "{Inside.CONFIG}/registries"
+
+[plugins."io.containerd.cri.v1.runtime"]
   # A container without CAP_SYS_RESOURCE around it may not lower the score; elsewhere this changes nothing.
   restrict_oom_score_adj = true
   # CoreDNS listens on port 53 without being root.
   enable_unprivileged_ports = true
-  [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "{Inside.CNI_PLUGINS}"
+  [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
+    # Otherwise it would be that of PATH, such as Debian's, with which it does not work.
+    runtime_path = "{_program("containerd-shim-runc-v2")}"
+  [plugins."io.containerd.cri.v1.runtime".cni]
+    bin_dirs = ["{Inside.CNI_PLUGINS}"]
     conf_dir = "{Inside.CONFIG}/cni"
 """
 

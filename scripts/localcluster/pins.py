@@ -15,7 +15,6 @@ DEBIAN_SUITE: Final = "bookworm"
 
 DEBIAN_PACKAGES: Final = {
     # command or file whose presence shows that the package is installed: Debian package
-    "containerd": "containerd",
     "runc": "runc",
     "/usr/lib/cni/ptp": "containernetworking-plugins",
     "iptables": "iptables",
@@ -65,6 +64,16 @@ class Image:
     version: str
 
 
+# Debian's containerd has no image volumes.
+CONTAINERD: Final = Module(
+    "containerd",
+    tuple(
+        f"github.com/containerd/containerd/v2/cmd/{name}" for name in ("containerd", "containerd-shim-runc-v2", "ctr")
+    ),
+    # Without it the nodes report an unknown version.
+    ("github.com/containerd/containerd/v2/version.Version=v2.4.2",),
+)
+
 # Longest build first: two are built at a time.
 MODULES: Final = (
     Module(
@@ -96,6 +105,7 @@ MODULES: Final = (
             f"knative.dev/serving/cmd/{name}" for name in ("activator", "autoscaler", "controller", "queue", "webhook")
         ),
     ),
+    CONTAINERD,
     Module("coredns", ("github.com/coredns/coredns",)),
     Module("versitygw", ("github.com/versity/versitygw/cmd/versitygw",)),
     Module("etcd", ("go.etcd.io/etcd/server/v3",)),
