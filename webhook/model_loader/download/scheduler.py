@@ -9,8 +9,9 @@ from collections import deque
 from collections.abc import Sequence
 
 from model_loader.download import file_state
-from model_loader.download.concurrency import INITIAL_WORKERS, WorkerLimit, initial_limit
+from model_loader.download.concurrency import INITIAL_WORKERS, WorkerLimit, initial_limit, process_count
 from model_loader.download.file_state import FileState, OpenedFile
+from model_loader.download.processes import ReaderProcesses
 from model_loader.download.retries import RetryPolicy
 from model_loader.download.worker import Worker
 from model_loader.http.transport import Transport
@@ -69,7 +70,13 @@ class Scheduler:
         self._workers: list[Worker] = []
         self._threads: list[threading.Thread] = []
         self._reported = 0
-        self._limit = WorkerLimit(initial_limit(sizes, hashing=hashing))
+        over_tls = sum(size for state, size in zip(self._waiting, sizes, strict=True) if state.over_tls)
+        self._process_count = process_count(over_tls)
+        self._processes: ReaderProcesses | None = None
+        far = bool(self._waiting) and transport.is_far(self._waiting[0].file.url)
+        self._limit = WorkerLimit(
+            initial_limit(sizes, hashing=hashing, far=far, processes=self._process_count), self._cpu_seconds
+        )
 
     @property
     def size(self) -> int:
@@ -90,6 +97,13 @@ class Scheduler:
         """Return the hex sha256 of each hashed file, by path."""
         return {state.file.path: state.hash.sha256() for state in self._states if state.hash.needed}
 
+    def _cpu_seconds(self) -> float:
+        return time.process_time() + (self._processes.cpu_seconds if self._processes else 0.0)
+
+    def _end_processes(self) -> None:
+        if self._processes is not None:
+            self._processes.end()
+
     def _make_folders(self) -> None:
         """Make the files' folders, and truncate what an earlier start left of files that must be read again."""
         for folder in sorted({os.path.dirname(state.file.path) for state in self._states}):
@@ -105,6 +119,8 @@ class Scheduler:
     def run(self) -> None:
         """Download everything. Raises LoadError; RangesIgnoredError when the files must be read whole."""
         self._prepare()
+        if self._process_count:
+            self._processes = ReaderProcesses(self._process_count, self._states, self._transport)
         if self._limit.value < INITIAL_WORKERS and self._waiting and len(self._waiting[0].unclaimed) > 1:
             self._waiting[0].hash.start_thread(self._events.put)
         try:
@@ -112,12 +128,14 @@ class Scheduler:
         except BaseException:
             self._stopped.set()
             self._transport.abort()
+            self._end_processes()
             raise
         finally:
             with self._part_written:
                 self._part_written.notify_all()
             for thread in self._threads:
                 thread.join()
+            self._end_processes()
             for state in self._states:
                 state.hash.close()
 
@@ -178,6 +196,7 @@ class Scheduler:
                 retry_policy=self._retry_policy,
                 limit=self._limit,
                 stopped=self._stopped,
+                channel=self._processes.channel(slot) if self._processes else None,
             )
             if slot < len(self._workers):
                 worker.received = self._workers[slot].received
@@ -191,7 +210,8 @@ class Scheduler:
         with self._lock:
             self._limit.grow()
             for worker in self._workers:
-                if worker.state is not None and worker.claimed:
+                # A process reads on without asking: what it may write belongs to its worker alone.
+                if worker.state is not None and worker.claimed and not worker.delegates(worker.state):
                     self._unclaimed += len(worker.claimed)
                     worker.state.unclaimed.extend(worker.claimed)
                     worker.state.unclaimed = deque(sorted(worker.state.unclaimed))
@@ -248,7 +268,7 @@ class Scheduler:
             worker.fetch_checksum(state)
         self._wait_for_hash(worker, state)
         # The worker at the hash's position hashes the bytes while they are in the CPU's cache.
-        worker.hashes = state.hash.needed and state.hash.lock.acquire(blocking=False)
+        worker.hashes = state.hash.needed and not worker.delegates(state) and state.hash.lock.acquire(blocking=False)
         if worker.hashes and state.hash.position != worker.start:
             state.hash.lock.release()
             worker.hashes = False

@@ -1,20 +1,21 @@
 """A worker: copies the parts that it has claimed from the source to the volume."""
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable
 
+from model_loader.download import file_state
 from model_loader.download.concurrency import WorkerLimit
 from model_loader.download.file_state import FileState
 from model_loader.download.hashing import BUFFER
+from model_loader.download.processes import Channel, ProcessEndedError
 from model_loader.download.range_requests import RangeRequests, Reader
 from model_loader.download.retries import RetryPolicy
 from model_loader.http.http1 import ProtocolError
 from model_loader.http.transport import Transport
 from model_loader.outcomes import Code, LoadError
 from model_loader.plan.model import File
-from model_loader.storage.volume import Opener, storage_failure
+from model_loader.storage.volume import Opener
 
 
 class Worker:
@@ -29,8 +30,12 @@ class Worker:
         retry_policy: RetryPolicy,
         limit: WorkerLimit,
         stopped: threading.Event,
+        channel: Channel | None,
     ) -> None:
-        """`slot`: this worker runs while it is below `limit`. `stopped`: set when the download ends."""
+        """`slot`: this worker runs while it is below `limit`. `stopped`: set when the download ends.
+
+        `channel`: to a process that reads for this worker over TLS.
+        """
         self.slot = slot
         self.opener = opener
         self._transport = transport
@@ -38,6 +43,7 @@ class Worker:
         self._retry_policy = retry_policy
         self._limit = limit
         self._stopped = stopped
+        self._channel = channel
         self.gone = False
         self.received = 0
         """Bytes read from the source."""
@@ -56,6 +62,8 @@ class Worker:
         """The file and position of the next byte of the open response."""
         self._reader_end = 0
         """The end of the open response, which is also the end of a part."""
+        self._written = 0
+        """The position up to which the process has written."""
 
     def copy(self, state: FileState) -> None:
         """Write the present part to `fd`. Raises LoadError when retries do not help."""
@@ -73,10 +81,50 @@ class Worker:
     def close(self) -> None:
         """Close all that is open."""
         self._close_reader()
+        if self._channel is not None:
+            self._channel.close()
         self.opener.close()
         self._transport.close()
 
+    def delegates(self, state: FileState) -> bool:
+        """Return whether a process reads the file for this worker."""
+        return self._channel is not None and state.over_tls
+
     def _copy(self, state: FileState) -> None:
+        """Read the missing bytes of the part. Raises LoadError."""
+        if self._channel is not None and self.delegates(state):
+            try:
+                self._follow(self._channel, state)
+            except ProcessEndedError:
+                self.check_running()
+                self._channel = None  # from here on, this process reads
+                self.received -= self._written - self.position
+            else:
+                return
+        self._read(state)
+
+    def _follow(self, channel: Channel, state: FileState) -> None:
+        """Let the process read all claimed parts, and wait until it has written the present one.
+
+        Raises LoadError, ProcessEndedError.
+        """
+        if self._next != (state, self.position):
+            self._written, self._reader_end = self.position, self.until
+            channel.read(state, self.fd, self.position, self.until)
+        self._next = None
+        while self._written < self.end:
+            written, failure = channel.answer(state)
+            self.received += written - self._written
+            self._written = written
+            self.position = min(written, self.end)
+            if failure is not None:
+                raise failure
+            self.check_running()
+        self.position = self.end
+        if self.position < self._reader_end:
+            self._next = state, self.position
+
+    def _read(self, state: FileState) -> None:
         """Read the missing bytes of the part, from the open response or a new one. Raises LoadError."""
         end, buffer = self.end, self._buffer
         if end < 0 or not state.file.ranged:
@@ -93,14 +141,14 @@ class Worker:
                 count = self._reader.readinto(buffer if end < 0 else buffer[: min(BUFFER, end - self.position)])
                 if not count:
                     break
-                _write(self.fd, buffer[:count], self.position, state.file)
+                file_state.write(self.fd, buffer[:count], self.position, state.file)
                 if self.hashes:
                     buffer = self._buffer = state.hash.take(buffer, count)
                 self.position += count
                 self.received += count
                 self.check_running()
             if self.position < end:
-                raise LoadError(Code.CHANGED, f"{state.file.path} is shorter than the store says")
+                raise file_state.shorter(state.file)
         except BaseException as error:
             self._close_reader()
             if isinstance(error, OSError | ProtocolError):
@@ -128,12 +176,3 @@ class Worker:
                 raise
 
         self._retry_policy.run(checked, progress)
-
-
-def _write(fd: int, data: memoryview, position: int, file: File) -> None:
-    try:
-        while data:
-            count = os.pwrite(fd, data, position)
-            data, position = data[count:], position + count
-    except OSError as error:
-        raise storage_failure(error, file.path) from None

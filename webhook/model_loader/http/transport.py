@@ -5,6 +5,7 @@ them the loader controls addresses, redirects and headers.
 """
 
 import functools
+import math
 import re
 import socket
 import struct
@@ -35,6 +36,10 @@ _REDIRECTS = 5
 _PROXY_AUTHENTICATION = 407
 _ERROR_BYTES = 4096
 _DOCUMENT_BYTES = 64 << 20
+FAR_SECONDS = 0.005
+"""Round-trip time from which a server counts as far."""
+_TCP_INFO_BYTES = 72
+"""Up to `tcpi_rtt`, the last field that is read: microseconds, as the kernel measured them. Source: linux/tcp.h."""
 _AGENT = {"User-Agent": "kubectl-serve-model-loader"}
 # All headers that a redirect to another host may carry: no credential, cookie or header of a store.
 _CARRIED = frozenset({"accept", "range", "if-match"})
@@ -124,6 +129,7 @@ class Transport:
         self._fixed = fixed
         self._environment = environment or {}
         self._proxies: dict[_Origin, SplitResult | None] = {}
+        self._seconds: dict[_Origin, float] = {}
         self._certificates = certificates
         self._local = threading.local()
         self._tls: ssl.SSLContext | None = None
@@ -141,6 +147,14 @@ class Transport:
     def origins(self) -> list[str]:
         """The servers that this transport has connected to, as `scheme://host:port`, sorted."""
         return sorted(f"{scheme}://{host}:{port}" for scheme, host, port in self._proxies)
+
+    def is_far(self, url: str) -> bool:
+        """Return whether the server of `url` is far away, as far as a connection has shown it.
+
+        What a proxy or a sidecar connects to counts as near.
+        """
+        parts = urlsplit(url)
+        return parts.scheme in _PORTS and self._seconds.get(_origin(parts), 0.0) >= FAR_SECONDS
 
     def probe(self, url: str, authorizer: Authorizer = ANONYMOUS) -> None:
         """Request the head of `url`, without following a redirect: the server refuses it where it refuses the content.
@@ -306,6 +320,7 @@ class Transport:
             at = proxy.hostname or "", proxy.port or 80
             sock = self._network.connect(*at, plain=True, timeout=CONNECT_SECONDS)
         _limit(sock)
+        self._seconds[origin] = min(_round_trip(sock), self._seconds.get(origin, math.inf))
         if proxy is not None and scheme == "https":
             self._tunnel(sock, f"{name}:{port}", proxy)
         connection = Connection(
@@ -361,6 +376,15 @@ def _limit(sock: socket.socket) -> None:
     seconds = struct.pack("@ll", int(READ_SECONDS), int(READ_SECONDS % 1 * 1e6))
     for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
         sock.setsockopt(socket.SOL_SOCKET, option, seconds)
+
+
+def _round_trip(sock: socket.socket) -> float:
+    """Return the seconds of a packet to the other side and back, 0 if the kernel does not say it."""
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+        return float(struct.unpack_from("@I", info, _TCP_INFO_BYTES - 4)[0]) / 1e6
+    except (OSError, struct.error):
+        return 0.0
 
 
 def _origin(parts: SplitResult) -> _Origin:
