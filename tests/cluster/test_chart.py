@@ -1,5 +1,6 @@
 """The chart on a real cluster: install, upgrade, test and uninstall."""
 
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -44,19 +45,23 @@ class Release:
         self.helm(verb, chart, *self._values, "--wait", "--timeout", "2m", *arguments)
 
 
+def serve(*arguments: str) -> None:
+    subprocess.run(["kubectl", "serve", *arguments], check=True, timeout=300)
+
+
 @pytest.fixture
 def release(ingress: Ingress) -> Iterator[Release]:
     """A release that can be installed: kubectl-serve is not, until the end of the test."""
     image = SERVER.get("deployment", "kubectl-serve")["spec"]["template"]["spec"]["containers"][0]["image"]
     registry, tag = image.rpartition("/")[0], image.rpartition(":")[2]
-    CLUSTER.run("kubectl", "serve", "uninstall")
+    serve("uninstall")
     release = Release(registry, tag)
     try:
         yield release
     finally:
         release.helm("uninstall", "--ignore-not-found", "--wait")
         release.namespace.kubectl("delete", "namespace", "releases", "--ignore-not-found", "--wait=false")
-        CLUSTER.run("kubectl", "serve", "install", "--registry", registry, "--tag", tag)
+        serve("install", "--registry", registry, "--tag", tag)
 
 
 def bundles() -> list[str]:

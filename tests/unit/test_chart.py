@@ -20,6 +20,7 @@ from serve_webhook.certs.authority import SERVER_NAMES
 from support.dashboards import asked
 from support.paths import ROOT
 from support.programs import program
+from unit.serve_core.test_runtimes import faults_by_the_restricted_standard
 from unit.serve_webhook.test_dashboards import ours
 
 CHART = ROOT / "manifests/chart"
@@ -382,6 +383,13 @@ def test_the_test_is_not_selected_as_a_replica_of_the_server() -> None:
     (pod,) = [each for each in tests if each["kind"] == "Pod"]
     (service,) = [each for each in render() if each["kind"] == "Service"]
     assert not service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+
+
+def test_the_servers_namespace_admits_the_pods() -> None:
+    objects = render()
+    (pod,) = [each for each in objects if is_test(each) and each["kind"] == "Pod"]
+    for spec in (pod["spec"], server(objects)["spec"]["template"]["spec"]):
+        assert faults_by_the_restricted_standard(spec) == []
 
 
 def test_every_alert_is_on_the_page_for_operators() -> None:
