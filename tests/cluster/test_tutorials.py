@@ -4,10 +4,12 @@ The commands of the other pages need more than a cluster has. Of these, kubectl 
 and flags.
 """
 
+import contextlib
 import functools
 import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,17 +34,25 @@ class Reader:
         self.environment = os.environ | {"KUBECONFIG": str(config)}
         self.run("kubectl", "config", "set-context", "--current", f"--namespace={namespace}")
 
-    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command,
-            cwd=self.folder,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
+    def run(self, *command: str) -> tuple[int, str]:
+        """The exit code and the output. What the command left in the background is ended."""
+        with (self.folder / "output").open("w+") as output:
+            process = subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            try:
+                code = process.wait(300)
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGTERM)
+            output.seek(0)
+            return code, output.read()
 
     def follow(self, page: Path) -> None:
         """Make the files and run the commands of a page, from top to bottom."""
@@ -53,13 +63,13 @@ class Reader:
                 self._type(block)
 
     def _type(self, block: Block) -> None:
-        done = self.run("bash", "-euo", "pipefail", "-c", block.text)
-        shown = f"{block.text}\n{done.stdout}\n{done.stderr}"
+        code, output = self.run("bash", "-euo", "pipefail", "-c", block.text)
+        shown = f"{block.text}\n{output}"
         if block.kind == "fails":
-            assert done.returncode != 0, shown
-            assert block.note in done.stdout + done.stderr, shown
+            assert code != 0, shown
+            assert block.note in output, shown
         else:
-            assert done.returncode == 0, shown
+            assert code == 0, shown
 
 
 @pytest.fixture
