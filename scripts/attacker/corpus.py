@@ -47,7 +47,7 @@ class Kind:
 
 DEPLOYMENTS = Kind("apps/v1", "deployments", "Deployment")
 PODS = Kind("v1", "pods", "Pod")
-REPLICA_SETS = Kind("apps/v1", "replicasets", "ReplicaSet")
+STATEFUL_SETS = Kind("apps/v1", "statefulsets", "StatefulSet")
 DAEMON_SETS = Kind("apps/v1", "daemonsets", "DaemonSet")
 SERVICES = Kind("v1", "services", "Service")
 SECRETS = Kind("v1", "secrets", "Secret")
@@ -343,7 +343,7 @@ def _on_nodes(rng: random.Random, name: str) -> Iterator[Json]:
         }
     labels = {f"{PREFIX}deployment": name, f"{PREFIX}prefetch": name}
     owner = {"apiVersion": "apps/v1", "kind": "Deployment", "name": name, "uid": "0", "controller": True}
-    for kind in (REPLICA_SETS, DAEMON_SETS):
+    for kind in (STATEFUL_SETS, DAEMON_SETS):
         spec: Json = {
             "selector": {"matchLabels": labels},
             "template": {"metadata": {"labels": labels}, "spec": {**good}},
@@ -512,7 +512,7 @@ def _count(made: Callable[[random.Random, str], Iterator[Json]]) -> int:
 def _kind_of(manifest: Json) -> Kind:
     wanted = (manifest.get("apiVersion"), manifest.get("kind"))
     return next(
-        kind for kind in (*KINDS, REVISIONS, REPLICA_SETS, DAEMON_SETS) if (kind.api_version, kind.name) == wanted
+        kind for kind in (*KINDS, REVISIONS, STATEFUL_SETS, DAEMON_SETS) if (kind.api_version, kind.name) == wanted
     )
 
 

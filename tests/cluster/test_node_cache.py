@@ -254,7 +254,7 @@ def test_a_new_model_is_on_the_node_before_its_revision_starts(
 def in_advance(namespace: Namespace) -> list[Json]:
     """What loads models in advance."""
     selector = "kubectl-serve.dev/prefetch"
-    return [each for kind in ("replicasets", "daemonsets", "pods") for each in namespace.list(kind, selector)]
+    return [each for kind in ("statefulsets", "daemonsets", "pods") for each in namespace.list(kind, selector)]
 
 
 def test_a_limit_of_the_namespace_is_reported_and_the_model_is_served(

@@ -43,7 +43,7 @@ def key(manifest: JsonObject) -> tuple[str, str]:
 
 
 DEPLOYMENTS = Resource("apps/v1", "Deployment", "deployments")
-REPLICA_SETS = Resource("apps/v1", "ReplicaSet", "replicasets")
+STATEFUL_SETS = Resource("apps/v1", "StatefulSet", "statefulsets")
 DAEMON_SETS = Resource("apps/v1", "DaemonSet", "daemonsets")
 SERVICES = Resource("v1", "Service", "services")
 PODS = Resource("v1", "Pod", "pods")
@@ -110,7 +110,7 @@ OWNED = (
     SERVICES,
     AUTOSCALERS,
     TELEMETRIES,
-    REPLICA_SETS,
+    STATEFUL_SETS,
     DAEMON_SETS,
 )
 """Every kind that a Deployment can become, besides its pods. The reconciler watches, applies and removes them."""

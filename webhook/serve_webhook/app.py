@@ -25,9 +25,9 @@ from serve_kube.resources import (
     MUTATING_WEBHOOKS,
     OWNED,
     PODS,
-    REPLICA_SETS,
     SECRETS,
     SERVICES,
+    STATEFUL_SETS,
     VALIDATING_WEBHOOKS,
     Resource,
 )
@@ -65,11 +65,11 @@ IMAGES = ("knative-serving", "config-deployment")
 _OF_PREFETCH = {"labelSelector": f"{DEPLOYMENT_LABEL},{PREFETCH_LABEL}"}
 _OWN = {
     SERVICES: {"labelSelector": f"{DEPLOYMENT_LABEL},{NOT_A_REVISION}"},
-    REPLICA_SETS: _OF_PREFETCH,
+    STATEFUL_SETS: _OF_PREFETCH,
     DAEMON_SETS: _OF_PREFETCH,
 }
-"""Selectors of the server's own objects, where others have the label of a Deployment too: the Services and ReplicaSets
-of Knative's revisions, and the Deployment's own ReplicaSets."""
+"""Selectors of the server's own objects, where others can have the label of a Deployment too, such as the Services of
+Knative's revisions."""
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from serve_core.api.loader_protocol import count_text
 from serve_core.base.constants import NAMESPACE, NODE_CACHE, PREFETCH_LABEL, SERVED_LABEL
 from serve_core.base.json import JsonObject, value_at
 from serve_kube import errors
-from serve_kube.resources import DAEMON_SETS, DEFINITIONS, DEPLOYMENTS, NAMESPACES, REPLICA_SETS, Resource
+from serve_kube.resources import DAEMON_SETS, DEFINITIONS, DEPLOYMENTS, NAMESPACES, STATEFUL_SETS, Resource
 
 _SERVER = "kubectl-serve"
 EXAMPLES = """\
@@ -41,7 +41,7 @@ async def run(args: Namespace, streams: Streams, connect: Connect) -> int:
         for manifest in order([*manifests.all_objects(), *manifests.istio_objects(), *_cache(served, streams)]):
             await _delete(cluster, resource_of(manifest), manifest, streams, args.dry_run)
         # Without the server, nothing else deletes what loads models in advance.
-        for resource in (REPLICA_SETS, DAEMON_SETS):
+        for resource in (STATEFUL_SETS, DAEMON_SETS):
             for manifest in await visible(cluster, resource, None, labels=PREFETCH_LABEL):
                 await _delete(cluster, resource, manifest, streams, args.dry_run)
         await features.revert(cluster, served, streams, dry_run=args.dry_run)

@@ -33,9 +33,9 @@ from serve_kube.resources import (
     DEPLOYMENTS,
     DISRUPTION_BUDGETS,
     OWNED,
-    REPLICA_SETS,
     SCALED_OBJECTS,
     SERVICES,
+    STATEFUL_SETS,
     Resource,
 )
 
@@ -55,7 +55,7 @@ _NOTES = frozenset(
 """Annotations that kubectl, Knative and kubectl-serve set."""
 
 
-_COMPARED = tuple(resource for resource in OWNED if resource not in (REPLICA_SETS, DAEMON_SETS))
+_COMPARED = tuple(resource for resource in OWNED if resource not in (STATEFUL_SETS, DAEMON_SETS))
 """What loads a model in advance is temporary, and no change of the model."""
 _ABOUT_NEIGHBOURS = admission_neighbours.CODES | {"PastKnative", "PortByName"}
 

@@ -325,8 +325,8 @@ def test_a_model_that_nodes_do_not_keep_cannot_be_loaded_there(run: Run) -> None
 def test_uninstall_leaves_nothing_that_loads_models_in_advance(run: Run) -> None:
     labels = {PREFETCH_LABEL: "iris", DEPLOYMENT_LABEL: "iris"}
     metadata = {"name": "iris-prefetch-0123456789", "namespace": "default", "labels": labels}
-    made = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": metadata}
-    own = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": "iris-5d8f", "namespace": "default"}}
+    made = {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": metadata}
+    own = {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "iris-5d8f", "namespace": "default"}}
     cluster = Cluster(objects=[made, own])
-    assert "replicaset.apps/iris-prefetch-0123456789 deleted" in run("uninstall", "--no-wait", cluster=cluster).out
+    assert "statefulset.apps/iris-prefetch-0123456789 deleted" in run("uninstall", "--no-wait", cluster=cluster).out
     assert cluster.objects == [own]

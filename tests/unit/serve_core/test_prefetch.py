@@ -64,7 +64,7 @@ def pod_of(manifest: JsonObject) -> JsonObject:
 
 def test_a_number_of_nodes_is_a_replica_set_with_one_pod_on_each() -> None:
     found = made(completed())
-    assert (found["kind"], found["spec"]["replicas"]) == ("ReplicaSet", 2)
+    assert (found["kind"], found["spec"]["replicas"]) == ("StatefulSet", 2)
     affinity = found["spec"]["template"]["spec"]["affinity"]["podAntiAffinity"]
     (term,) = affinity["requiredDuringSchedulingIgnoredDuringExecution"]
     assert term["topologyKey"] == "kubernetes.io/hostname"

@@ -13,7 +13,7 @@ from serve_core.base.json import JsonObject
 from serve_core.context.cluster import ClusterContext, LoaderConfig
 from serve_core.workload.prefetch import is_prefetch
 from serve_kube.errors import ForbiddenError
-from serve_kube.resources import DAEMON_SETS, DEPLOYMENTS, EVENTS, PODS, REPLICA_SETS, Resource
+from serve_kube.resources import DAEMON_SETS, DEPLOYMENTS, EVENTS, PODS, STATEFUL_SETS, Resource
 from serve_webhook.reconcile import plan, reconciler
 from serve_webhook.reconcile.conditions import stored
 from support.fake_api import Clock, MemoryApi
@@ -61,7 +61,7 @@ def change(api: MemoryApi, **asked: str) -> None:
 
 def found(api: MemoryApi) -> JsonObject | None:
     """What loads the model in advance."""
-    made = [each for each in api.objects.values() if each["kind"] in ("ReplicaSet", "DaemonSet") and is_prefetch(each)]
+    made = [each for each in api.objects.values() if each["kind"] in ("StatefulSet", "DaemonSet") and is_prefetch(each)]
     return copy.deepcopy(made[0]) if made else None
 
 
@@ -82,10 +82,10 @@ def nodes_have_it(api: MemoryApi, ready: int, wanted: int = 2) -> None:
     if made["kind"] == "DaemonSet":
         api.put(DAEMON_SETS, made | {"status": seen | {"numberReady": ready, "desiredNumberScheduled": wanted}})
     else:
-        api.put(REPLICA_SETS, made | {"status": seen | {"readyReplicas": ready, "replicas": wanted}})
+        api.put(STATEFUL_SETS, made | {"status": seen | {"readyReplicas": ready, "replicas": wanted}})
 
 
-@pytest.mark.parametrize(("value", "kind"), [("2", "ReplicaSet"), ("all", "DaemonSet")])
+@pytest.mark.parametrize(("value", "kind"), [("2", "StatefulSet"), ("all", "DaemonSet")])
 async def test_from_the_annotation_to_all_nodes_and_nothing_left(
     api: MemoryApi, clock: Clock, value: str, kind: str
 ) -> None:
@@ -221,15 +221,15 @@ async def test_a_refused_object_is_the_cause_and_the_model_is_served(
     apply = api.apply
 
     async def refused(resource: Resource, *arguments: Any, **options: Any) -> Any:
-        if resource is REPLICA_SETS:
-            raise ForbiddenError("exceeded quota: count/replicasets.apps", 403)
+        if resource is STATEFUL_SETS:
+            raise ForbiddenError("exceeded quota: count/statefulsets.apps", 403)
         return await apply(resource, *arguments, **options)
 
     monkeypatch.setattr(api, "apply", refused)
     api.put(DEPLOYMENTS, served())
     async with running(api, clock, lambda: FACTS):
         await until(lambda: service(api) and reason(api) == "PrefetchRefused")
-        assert "count/replicasets.apps" in message(api)
+        assert "count/statefulsets.apps" in message(api)
         knative_makes_it_ready(api)
         await until(lambda: settled(api))
 
@@ -242,7 +242,7 @@ async def test_after_an_hour_nothing_is_left_and_the_condition_says_why(api: Mem
         assert made is not None
         clock.move(hours=2)
         made["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z"
-        api.put(REPLICA_SETS, made)
+        api.put(STATEFUL_SETS, made)
         nodes_have_it(api, 1)
         await until(lambda: found(api) is None)
         assert reason(api) == "PrefetchEnded"
@@ -274,21 +274,31 @@ async def test_a_crash_of_the_server_leaves_nothing(api: MemoryApi, clock: Clock
     api.writes.clear()
     async with running(api, clock, lambda: FACTS):
         await until(lambda: settled(api))
-    assert not [each for each in api.writes if "replicasets" in each]
+    assert not [each for each in api.writes if "statefulsets" in each]
 
 
-async def test_a_replica_set_of_others_is_never_touched(api: MemoryApi, clock: Clock) -> None:
-    """The Deployment's own ReplicaSets have its labels and it as their controller."""
+async def test_a_set_of_others_is_never_touched(api: MemoryApi, clock: Clock) -> None:
+    """A user can give any labels and owners to them."""
     api.put(DEPLOYMENTS, served(mode="deployment", scale="1..2"))
-    own = REPLICA_SETS.identity("default", "iris-5d8f")
+    own = STATEFUL_SETS.identity("default", "iris-other")
     owner = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "iris", "controller": True}
     own["metadata"] |= {
         "labels": {"kubectl-serve.dev/deployment": "iris"},
         "ownerReferences": [owner | {"uid": deployment(api)["metadata"]["uid"]}],
     }
-    api.put(REPLICA_SETS, own)
+    api.put(STATEFUL_SETS, own)
     async with running(api, clock, lambda: FACTS):
         await until(lambda: found(api) and reason(api))
         nodes_have_it(api, 2)
         await until(lambda: found(api) is None)
-    assert ("replicasets", "default", "iris-5d8f") in api.objects
+    assert ("statefulsets", "default", "iris-other") in api.objects
+
+
+async def test_an_image_that_the_node_cannot_pull_is_the_cause(api: MemoryApi, clock: Clock) -> None:
+    api.put(DEPLOYMENTS, served())
+    async with running(api, clock, lambda: FACTS):
+        await until(lambda: found(api) and service(api))
+        waiting = {"state": {"waiting": {"reason": "ErrImagePull", "message": "no such image"}}}
+        pod(api, containerStatuses=[{"name": "model-prefetch", **waiting}])
+        nodes_have_it(api, 0)
+        await until(lambda: reason(api) == "ImagePullFailed")

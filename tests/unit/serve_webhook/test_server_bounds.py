@@ -158,7 +158,7 @@ MADE = {
     "authorizationpolicies.security.istio.io": owned(
         "security.istio.io/v1", "AuthorizationPolicy", {**SELECTED, "action": "ALLOW"}
     ),
-    "replicasets.apps": in_advance("ReplicaSet"),
+    "statefulsets.apps": in_advance("StatefulSet"),
     "daemonsets.apps": in_advance("DaemonSet"),
     "telemetries.telemetry.istio.io": owned(
         "telemetry.istio.io/v1", "Telemetry", {"selector": {"matchLabels": {DEPLOYMENT_LABEL: "iris"}}}
@@ -359,7 +359,7 @@ def test_objects_of_others_are_neither_changed_nor_deleted(at: str) -> None:
         ("telemetries.telemetry.istio.io", "spec/selector/matchLabels/kubectl-serve.dev~deployment", "other"),
         *(
             (f"{kind}.apps", path, value)
-            for kind in ("replicasets", "daemonsets")
+            for kind in ("statefulsets", "daemonsets")
             for path, value in (
                 ("metadata/name", "iris-5d8f7c9b4d"),
                 ("spec/template/metadata/labels/kubectl-serve.dev~prefetch", "other"),
@@ -378,8 +378,8 @@ def test_what_is_made_is_what_a_deployment_becomes(at: str, path: str, value: An
     assert make(at, changed(MADE[at], path, value), "UPDATE", MADE[at])
 
 
-def test_the_replica_sets_that_kubernetes_makes_of_a_deployment_are_neither_changed_nor_deleted() -> None:
-    for kind in ("ReplicaSet", "DaemonSet"):
+def test_other_sets_that_a_deployment_controls_are_neither_changed_nor_deleted() -> None:
+    for kind in ("StatefulSet", "DaemonSet"):
         at = f"{kind.lower()}s.apps"
         theirs = changed(MADE[at], "metadata/name", "iris-5d8f7c9b4d")
         assert make(at, theirs, "DELETE", theirs)

@@ -1,6 +1,6 @@
 """The pods that load a model on nodes before its own pods need it, and what makes them.
 
-A ReplicaSet for a number of nodes, one pod on each; a DaemonSet for all. They are ready once the nodes have the model,
+A StatefulSet for a number of nodes, one pod on each; a DaemonSet for all. They are ready once the nodes have the model,
 and are deleted then. The pods have the model's volume, with its Secret, and the model's node selection. So the kubelet
 passes the pod's own credentials, as for the model's pods, and every quota and policy applies.
 """
@@ -19,7 +19,10 @@ from serve_core.workload import cache_volume, loader_container, model_image
 CONTAINER = "model-prefetch"
 _WAIT = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit()); signal.pause()"
 """A program for the loader's image that only waits. As the first process of its container, it must handle SIGTERM."""
-_KINDS = ("ReplicaSet", "DaemonSet")
+_KINDS = ("StatefulSet", "DaemonSet")
+_AT_ONCE = {"podManagementPolicy": "Parallel"}
+_LONGEST_HEAD = 30
+"""Characters of the Deployment's name in the names: Kubernetes makes labels and host names of them."""
 _KEPT = ("nodeSelector", "tolerations", "runtimeClassName", "schedulerName", "imagePullSecrets")
 """Fields of the model's pods that decide where they run, and with which credentials the node pulls images."""
 _MESH = "istio.io/"
@@ -37,18 +40,19 @@ def volume(workload: Workload) -> JsonObject | None:
 def digest(workload: Workload, nodes: Nodes) -> str:
     """Identifies what is loaded and on how many nodes; empty if nodes cannot keep the model."""
     found = volume(workload)
-    return "" if found is None else overlay.digest([found, str(nodes)])[:10]
+    return "" if found is None else overlay.digest([workload.name, found, str(nodes)])[:10]
 
 
 def render(workload: Workload, nodes: Nodes, loader: LoaderConfig) -> JsonObject | None:
-    """The ReplicaSet or DaemonSet for a completed Deployment; ``None`` if nodes cannot keep its model."""
+    """The StatefulSet or DaemonSet for a completed Deployment; ``None`` if nodes cannot keep its model."""
     model = volume(workload)
     if model is None:
         return None
     name = digest(workload, nodes)
+    title = f"{_head(workload.name)}-prefetch-{name}"
     labels = {PREFETCH_LABEL: workload.name}
     own: JsonObject = {
-        "name": f"{workload.name}-prefetch-{name}",
+        "name": title,
         "labels": {DEPLOYMENT_LABEL: workload.name, **labels},
     }
     if workload.namespace:
@@ -73,14 +77,18 @@ def render(workload: Workload, nodes: Nodes, loader: LoaderConfig) -> JsonObject
         metadata["annotations"] = notes
     return {
         "apiVersion": "apps/v1",
-        "kind": "DaemonSet" if nodes.count is None else "ReplicaSet",
+        "kind": "DaemonSet" if nodes.count is None else "StatefulSet",
         "metadata": own,
         "spec": {
-            **({} if nodes.count is None else {"replicas": nodes.count}),
+            **({} if nodes.count is None else {"replicas": nodes.count, **_AT_ONCE, "serviceName": title}),
             "selector": {"matchLabels": dict(selected)},
             "template": {"metadata": metadata, "spec": pod},
         },
     }
+
+
+def _head(name: str) -> str:
+    return name[:_LONGEST_HEAD].replace(".", "-").rstrip("-")
 
 
 def _of_mesh(texts: dict[str, str]) -> dict[str, str]:
@@ -117,13 +125,12 @@ def is_prefetch(manifest: JsonObject) -> bool:
     """Whether an object makes such pods for a Deployment."""
     metadata = manifest["metadata"]
     labels: Any = metadata.get("labels") or {}
-    prefix = f"{labels.get(DEPLOYMENT_LABEL)}-prefetch-"
+    prefix = f"{_head(str(labels.get(DEPLOYMENT_LABEL)))}-prefetch-"
     return manifest["kind"] in _KINDS and PREFETCH_LABEL in labels and str(metadata["name"]).startswith(prefix)
 
 
-def is_of_kubernetes(manifest: JsonObject) -> bool:
-    """Whether an object is a ReplicaSet or DaemonSet that does not load a model in advance, such as one that Kubernetes
-    makes of the Deployment itself."""
+def is_of_others(manifest: JsonObject) -> bool:
+    """Whether an object is a StatefulSet or DaemonSet that does not load a model in advance."""
     return manifest["kind"] in _KINDS and not is_prefetch(manifest)
 
 

@@ -116,6 +116,8 @@ async def prefetch_cause(
             if image
             else pods.loader_finding(pod, NOTHING, own, warning)
         )
+        if found.status != "False" and (other := pods.server_finding(pod, own)) is not None:
+            found, warning = other, other.message
         if found.status == "False" or warning:
             return found, next_look
     if len(made) < wanted and (refused := await _warning(api, manifest)):

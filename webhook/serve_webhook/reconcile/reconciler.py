@@ -27,7 +27,7 @@ from serve_core.base.ownership import Identity, belongs_to, identity, is_sole_ow
 from serve_core.base.workload import Workload
 from serve_core.context.cluster import ClusterContext
 from serve_core.knative import name_conflict
-from serve_core.workload.prefetch import is_of_kubernetes, is_prefetch
+from serve_core.workload.prefetch import is_of_others, is_prefetch
 from serve_kube.client import Client
 from serve_kube.errors import (
     ApiError,
@@ -226,7 +226,7 @@ class Reconciler:
             context = replace(context, neighbours=await surroundings.read(self._api, name[0]))
         verdict = render_stored(deployment, context) if deployment else Verdict()
         labelled = (manifest for index in self._live_index for manifest in index.of(name))
-        live = {identity(manifest): manifest for manifest in labelled if not is_of_kubernetes(manifest)}
+        live = {identity(manifest): manifest for manifest in labelled if not is_of_others(manifest)}
         observed = Observed(
             deployment or {},
             verdict,
