@@ -315,12 +315,13 @@ def test_no_kill_shows_a_pod_a_wrong_model(namespace: Namespace, store: Store) -
         if time.monotonic() < ends:
             count += (missing := max(0, 10 - len(pods)))
             made = [(number, chance.randrange(4)) for number in range(count - missing, count)]
-            namespace.apply(*(checking(number, which, bodies[which]) for number, which in made))
+            if made:
+                namespace.apply(*(checking(number, which, bodies[which]) for number, which in made))
             if chance.random() < 0.2:
                 what = chance.choice(KILLS)
                 kills[what] += 1
                 kill(what)
-        with contextlib.suppress(subprocess.CalledProcessError):  # the driver can be between two lives
+        with contextlib.suppress(AssertionError):  # the driver can be between two lives
             largest = max(largest, used())
         time.sleep(1)  # of a random run
     print(f"pods: {dict(phases)}; kills: {dict(kills)}; at most {largest >> 20} MiB on the disk")
@@ -340,7 +341,7 @@ def kill(what: str) -> None:
         DRIVER.kubectl("delete", "pods", "--all", "--force", "--grace-period=0")
         DRIVER.kubectl("rollout", "status", "daemonset/kubectl-serve-cache", "--timeout=2m")
     elif what == "downloads":
-        with contextlib.suppress(subprocess.CalledProcessError):
+        with contextlib.suppress(AssertionError):
             inside("for p in /proc/[0-9]*; do grep -q model_cache.fetch $p/cmdline && kill -9 ${p#/proc/}; done; :")
     else:
         cluster = Path(os.environ["KUBECONFIG"]).parent
