@@ -159,6 +159,7 @@ def main() -> None:
     SPACE.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SPACE.name, "labels": labels}})
     with installed(options.gib), short_grace_period():
         store = example_store(SPACE)
+        SPACE.apply(store.secret())  # with the store's name in full: the driver is in another namespace
         for number in range(FILES):
             blocks = (options.gib << 30) // FILES // len(BLOCK)
             store.bucket.put(f"large/{number}.bin", (BLOCK for _ in range(blocks)))
