@@ -127,6 +127,7 @@ ISTIO: Final = Module(
 
 TOOLS: Final = (
     Module("helm", ("helm.sh/helm/v4/cmd/helm",)),
+    Module("krew", ("sigs.k8s.io/krew/cmd/krew",)),
     Module("kustomize", ("sigs.k8s.io/kustomize/kustomize/v5",)),
 )
 """Programs of the tests. No cluster needs them, so `up` does not build them."""
