@@ -25,7 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts")]
 
-from benchmarks.coldstart import is_service_ready, short_grace_period  # noqa: E402
+from benchmarks.coldstart import FOLDER, PROGRAM, is_service_ready, short_grace_period  # noqa: E402
 from cluster.support import (  # noqa: E402  # also used by the tests on a cluster
     PREFIX,
     Ingress,
@@ -42,7 +42,6 @@ from serve_core.base.constants import NAMESPACE, NODE_CACHE  # noqa: E402
 
 SPACE = Namespace("bench-cache")
 DRIVER = Namespace("kubectl-serve-cache")
-FOLDER = "/mnt/models"
 CACHED, BARE = "cached", "bare"
 FILES = 4
 BLOCK = bytes(8 << 20)
@@ -85,8 +84,9 @@ def metrics() -> dict[str, float]:
 
 
 def server(folder: str) -> Json:
-    """A server that lists a folder, and answers at once."""
-    return file_server("server", folder)
+    """A server that lists a folder, answers at once, and ends at once."""
+    program = PROGRAM.replace("SECONDS", "0").replace(repr(FOLDER), repr(folder))
+    return file_server("server", folder) | {"command": ["/opt/mlserver/bin/python", "-c", program]}
 
 
 def model(name: str, **annotations: str) -> Json:
