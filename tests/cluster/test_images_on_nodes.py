@@ -34,7 +34,7 @@ def models(empty: Namespace, iris: Trained) -> Iterator[Registry]:
 
 
 def on_node(models: Registry, name: str = "iris", **annotations: str) -> Json:
-    wanted = {"format": "sklearn", "cache": "node", "credentials": "registry", "scale": "1..3"}
+    wanted = {"format": "sklearn", "cache": "node", "credentials": "registry", "scale": "1"}
     return deployment(name, models.uri, **wanted | annotations)
 
 
@@ -57,7 +57,7 @@ def test_a_model_is_pulled_once_and_served_without_a_loader(
     assert (loaded(found)["status"], loaded(found)["reason"]) == ("True", "ModelPulled")
     assert models.downloads == 1
     # More pods, of this model and of another, by tag and by digest.
-    empty.apply(on_node(models, scale="3..3"), on_node(models, "second", mode="deployment", scale="2"))
+    empty.apply(on_node(models, scale="2..2"), on_node(models, "second", mode="deployment"))
     pinned = on_node(models, "pinned")
     pinned["metadata"]["annotations"][f"{PREFIX}model"] = f"{models.uri}@{models.digest}"
     empty.apply(pinned)
