@@ -103,7 +103,8 @@ def draw(steps: list[Step]) -> str:
     for number, step in enumerate(steps):
         typed = len(step.command) * _TYPING
         rows.append(_row(len(rows), f'<tspan class="prompt">$ </tspan>{escape(step.command)}', f"c{number}"))
-        rules.append(f".c{number}{{animation:type {typed:.2f}s steps({len(step.command) + 2}) {now:.2f}s both}}")
+        # Afterwards, no clip is left: Chromium keeps the one before the last step, without the last character.
+        rules.append(f".c{number}{{animation:type {typed:.2f}s steps({len(step.command) + 2}) {now:.2f}s backwards}}")
         now += typed + 0.3
         before = 0.0
         for line, (at, text) in enumerate(step.lines):

@@ -76,8 +76,8 @@ class Reader:
 def reader(empty: Namespace, tmp_path: Path) -> Iterator[Reader]:
     found = Reader(tmp_path, empty.name)
     yield found
-    for kind in ("servingpolicy/teams", "namespace/team-a"):
-        found.run("kubectl", "delete", kind, "--ignore-not-found", "--wait=false")
+    for left in ("servingpolicy/teams", "namespace/team-a", "policyexception/pilot"):
+        found.run("kubectl", "delete", left, "-n", "kubectl-serve", "--ignore-not-found", "--wait=false")
 
 
 def test_the_first_model_and_its_canary(reader: Reader) -> None:
