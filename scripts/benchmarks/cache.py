@@ -166,16 +166,17 @@ def main() -> None:
         first = metrics()
         together = at_once(options.pods)
         second = metrics()
+        downloads, received = (second[name] - first[name] for name in ("downloads_total", "received_bytes_total"))
+        print(f"{options.pods} pods at once, {options.gib} GiB: ready after {together:.1f} s,", end=" ")
+        print(f"{downloads:.0f} download, {received / (1 << 30):.2f} GiB from the store\n", flush=True)
         seconds = from_zero(options.rounds, ingress)
         third = metrics()
-    print(f"{options.pods} pods at once, {options.gib} GiB: ready after {together:.1f} s,", end=" ")
-    print(f"{second['downloads_total'] - first['downloads_total']:.0f} download,", end=" ")
-    print(f"{(second['received_bytes_total'] - first['received_bytes_total']) / (1 << 30):.2f} GiB from the store\n")
-    print("| from zero | rounds | p50, s | maximum, s | ÷ bare |\n| --- | --- | --- | --- | --- |")
-    for arm, values in seconds.items():
-        ratio = statistics.median(values) / statistics.median(seconds[BARE])
-        print(f"| {arm} | {len(values)} | {statistics.median(values):.2f} | {max(values):.2f} | {ratio:.2f} |")
-    print(f"\nBytes from the store for {CACHED}: {third['received_bytes_total'] - second['received_bytes_total']:.0f}")
+        print("| from zero | rounds | p50, s | maximum, s | ÷ bare |\n| --- | --- | --- | --- | --- |")
+        for arm, values in seconds.items():
+            ratio = statistics.median(values) / statistics.median(seconds[BARE])
+            print(f"| {arm} | {len(values)} | {statistics.median(values):.2f} | {max(values):.2f} | {ratio:.2f} |")
+        received = third["received_bytes_total"] - second["received_bytes_total"]
+        print(f"\nBytes from the store for {CACHED}: {received:.0f}", flush=True)
 
 
 if __name__ == "__main__":
