@@ -19,6 +19,7 @@ _NATIVE_KUBELET = "1.29"
 _BURST = "target-burst-capacity"
 _COMPATIBILITY = "mesh-compatibility-mode"
 _PROXY = "istio-proxy"
+_RESTART = f"kubectl rollout restart deployment -n {KNATIVE}"
 _OUTSIDE = frozenset(f"{name}.ingress.networking.knative.dev" for name in ("contour", "kourier", "traefik"))
 """Ingress classes that use plain text. A sidecar does not help: it has no Service for a model's host."""
 _ISTIO_CLASS = "istio.ingress.networking.knative.dev"
@@ -155,8 +156,7 @@ def _knative_injected(evidence: Evidence, context: IstioInstallation) -> CheckRe
         return failed(
             check,
             f"{needed}, and Knative's activator and autoscaler are not in the mesh: sidecars reject them.",
-            f"kubectl label namespace {KNATIVE} istio-injection=enabled --overwrite "
-            f"&& kubectl rollout restart deployment -n {KNATIVE}",
+            f"kubectl label namespace {KNATIVE} istio-injection=enabled --overwrite && {_RESTART}",
         )
     return ok(check, f"Knative is not in the mesh, which matters only with STRICT mTLS or {AUTH}.")
 
@@ -181,7 +181,7 @@ def _knative_sidecars(evidence: Evidence) -> CheckResult:
         return failed(
             check,
             f"{', '.join(without)} started before the namespace was labelled, and has no sidecar.",
-            f"kubectl rollout restart deployment -n {KNATIVE}",
+            _RESTART,
         )
     return ok(check, "Knative's activator and autoscaler have their sidecars.")
 
@@ -210,7 +210,7 @@ def _knative_webhooks(evidence: Evidence, context: IstioInstallation) -> CheckRe
 
 
 def _compatibility(evidence: Evidence) -> CheckResult:
-    """A sidecar does not let Knative reach a pod by its address."""
+    """A sidecar uses no mTLS for a request to the address of a pod, so the pod does not know the caller."""
     check = "istio-mesh-compatibility"
     if evidence.knative_config is None:
         return unseen(check, f"the ConfigMaps of {KNATIVE}")
@@ -218,8 +218,10 @@ def _compatibility(evidence: Evidence) -> CheckResult:
     if mode.lower() != "enabled":
         return failed(
             check,
-            f"{_COMPATIBILITY} is {mode}: Knative connects to pods by address, which a sidecar under STRICT rejects.",
-            patch("config-network", {_COMPATIBILITY: "enabled"}),
+            f"{_COMPATIBILITY} is {mode}: Knative connects to pods by address, without mTLS. With STRICT, pods reject "
+            f"its requests; with {AUTH}, they reject the autoscaler's, and models never scale to zero.",
+            # Knative Serving 1.23, cmd/activator and cmd/autoscaler: they read it only when they start.
+            f"{patch('config-network', {_COMPATIBILITY: 'enabled'})} && {_RESTART}",
         )
     return ok(check, f"{_COMPATIBILITY} is enabled.")
 
