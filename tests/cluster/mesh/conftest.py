@@ -6,18 +6,33 @@ from contextlib import contextmanager
 
 import pytest
 
-from cluster.mesh.support import INJECTED, ISSUER, ISTIO, KNATIVE, Issuer, completed, into_the_mesh, publish
-from cluster.support import Ingress, Namespace, Store, created, eventually
+from cluster.mesh.support import (
+    INJECTED,
+    ISSUER,
+    ISTIO,
+    KNATIVE,
+    Issuer,
+    completed,
+    into_the_mesh,
+    publish,
+    rolled_out,
+)
+from cluster.support import Ingress, Namespace, Store, created, diagnose, eventually, obey
 
 _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
 def mesh(ingress: Ingress) -> None:
-    """Istio with native sidecars, and Knative in its mesh."""
+    """Istio with native sidecars, and Knative in its mesh as the doctor wants it."""
     if ISTIO.run("kubectl", "get", "deployment", "istiod", check=False).returncode:
         pytest.fail("no Istio: run scripts/test mesh, or scripts/cluster up --istio", pytrace=False)
     into_the_mesh(KNATIVE)
+    for check in ("istio-knative", "istio-mesh-compatibility"):
+        found = diagnose()[1][check]
+        if found["verdict"] == "failed":
+            obey(found["fix"])
+    rolled_out(KNATIVE)
 
 
 @pytest.fixture(scope="session")

@@ -59,6 +59,13 @@ def into_the_mesh(namespace: Namespace) -> None:
     rolled_out(namespace)
 
 
+def knative_setting(config_map: str, key: str, value: str | None) -> bool:
+    """Change a setting of Knative, and return whether its webhook accepted the change."""
+    patch = json.dumps({"data": {key: value}})
+    command = ("kubectl", "patch", "configmap", config_map, "--type=merge", "-p", patch)
+    return KNATIVE.run(*command, check=False).returncode == 0
+
+
 def rolled_out(namespace: Namespace) -> None:
     for each in namespace.list("deployment"):
         namespace.kubectl("rollout", "status", f"deployment/{each['metadata']['name']}", "--timeout=4m")
