@@ -293,9 +293,11 @@ class Caller:
             "except urllib.error.HTTPError as error: print(error.code)\n"
             "except OSError as error: print(type(getattr(error, 'reason', error)).__name__)\n"
         )
-        said = self.namespace.kubectl(
-            "exec", self.name, "--container=caller", "--", PYTHON, "-c", program, url, token
-        ).strip()
+        command = ["kubectl", "exec", "--namespace", self.namespace.name, self.name, "--container=caller", "--", PYTHON]
+        done = subprocess.run(
+            [*command, "-c", program, url, token], capture_output=True, text=True, check=True, timeout=60
+        )
+        said = done.stdout.strip()
         return int(said) if said.isdigit() else said
 
 
