@@ -105,7 +105,7 @@ def test_the_node_cache_is_the_same_from_the_chart_install_and_kustomize() -> No
 
 
 def test_the_node_cache_gets_the_same_settings_from_the_chart_and_install() -> None:
-    wanted = manifests.CacheSettings("2Ti", "/data/models", "/var/kubelet")
+    wanted = manifests.CacheSettings(size="2Ti", path="/data/models", kubelet="/var/kubelet")
     changes = {"enabled": True, "size": wanted.size, "path": wanted.path, "kubelet": wanted.kubelet}
     alone = {"server": {"enabled": False}, "crds": {"enabled": False}, "cache": changes}
     assert by_key(render(alone)) == by_key(manifests.cache_objects(wanted))
