@@ -1,10 +1,13 @@
 """Faults: how a store can damage a response."""
 
+import base64
+import hashlib
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from support.loader_harness import Reply, Request
+from support.loader_harness import Loader, Reply, Request, WebServer, listing
 
 STALL = 0.4
 """Duration of a stall in seconds."""
@@ -92,3 +95,37 @@ FAULTS = {
     "expired credentials": Fault(status(403), "Unauthorized"),
     "gone": Fault(status(404), "NotFound"),
 }
+
+
+def damaged_store(load: Loader, web: WebServer, weights: bytes, name: str, *, lasting: bool) -> Counter[str]:
+    """Make ``web`` the store of ``s3://models/m``, with checksums and this fault in the first response, or in all.
+
+    Returns the count of damaged responses, and of models that were there before the load had ended.
+    """
+    fault = FAULTS[name]
+    web.files["/models/m/model.bin"] = weights
+    value = base64.b64encode(hashlib.sha1(weights).digest()).decode()
+    load.credentials(AWS_ACCESS_KEY_ID="k", AWS_SECRET_ACCESS_KEY="s", AWS_ENDPOINT_URL=web.url)
+    seen = Counter[str]()
+    lock = threading.Lock()
+
+    def misbehave(request: Request, number: int) -> Reply | None:
+        seen["a model too early"] += (load.volume / "model").exists()
+        if "list-type" in request.path:
+            etag = f"<ETag>{web.etag(weights)}</ETag><Size>".encode()
+            return Reply(body=listing("m/model.bin", size=len(weights)).replace(b"<Size>", etag))
+
+        def honest(request: Request) -> Reply:
+            reply = web.answer(request)
+            reply.headers |= {"x-amz-checksum-sha1": value}
+            return reply
+
+        if request.method == "HEAD":
+            return honest(request)
+        with lock:
+            damages = lasting or not seen[name]
+            seen[name] += damages
+        return fault.answer(request, honest) if damages else honest(request)
+
+    web.fault = misbehave
+    return seen

@@ -3,7 +3,7 @@
 import argparse
 import math
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from shlex import quote
 from typing import TYPE_CHECKING, NoReturn
 
@@ -51,16 +51,26 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("-h", "--help", action="help", help="show this help")
         self._defaults_of_bare: dict[str, str] = {}
 
-    def narrow(self, usage: str, meaning: str, flags: Collection[str], example: str) -> None:
-        """Limit the help to one action: its usage, meaning, flags by ``dest``, and its examples."""
-        self.usage = f"{PROGRAM} {usage} [flags]".replace("  ", " ")
+    def narrow(
+        self, words: Sequence[str], meanings: Mapping[str, str], usages: Mapping[str, tuple[str, Collection[str]]]
+    ) -> None:
+        """Limit the help to the action of this verb among ``words``, if there is one.
+
+        ``meanings``: by action. ``usages``: the operands and the flags (``dest``) of each. Only its examples are shown.
+        """
+        action = next((word for word in words if word in meanings), None)
+        if action is None:
+            return
+        operands, flags = usages[action]
+        meaning, example = meanings[action], f"{self.verb.name} {action}"
+        self.usage = f"{PROGRAM} {example} {operands} [flags]".replace("  ", " ")
         self.description = f"{meaning[0].upper()}{meaning[1:]}."
         lines = (self.epilog or "").splitlines()
         self.epilog = "\n".join(line for line in lines if example in line or not line.startswith("  "))
         group = next((each for each in self._action_groups if each.title == _OF_KUBECTL), None)
-        for action in self._actions:
-            if action.dest not in flags and (group is None or action not in group._group_actions):
-                action.help = argparse.SUPPRESS
+        for each in self._actions:
+            if each.dest not in flags and (group is None or each not in group._group_actions):
+                each.help = argparse.SUPPRESS
 
     def format_help(self) -> str:
         """The help, with kubectl's own flags in one line: users of kubectl know them."""

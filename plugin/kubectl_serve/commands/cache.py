@@ -70,10 +70,7 @@ def configure(parser: options.Parser) -> None:
 
 def help_of(parser: options.Parser, words: Sequence[str]) -> None:
     """Limit the help to the action among ``words``, if there is one."""
-    action = next((word for word in words if word in _ACTIONS), None)
-    if action is not None:
-        operands, flags = _USAGES[action]
-        parser.narrow(f"cache {action} {operands}", _ACTIONS[action], flags, f"cache {action}")
+    parser.narrow(words, _ACTIONS, _USAGES)
 
 
 def _nodes(text: str) -> str:

@@ -53,10 +53,7 @@ def configure(parser: options.Parser) -> None:
 
 def help_of(parser: options.Parser, words: Sequence[str]) -> None:
     """Limit the help to the action among ``words``, if there is one."""
-    action = next((word for word in words if word in _ACTIONS), None)
-    if action is not None:
-        operands, flags = _USAGES[action]
-        parser.narrow(f"policy {action} {operands}", _ACTIONS[action], flags, f"policy {action}")
+    parser.narrow(words, _ACTIONS, _USAGES)
 
 
 async def run(args: Namespace, streams: Streams, connect: Connect) -> int:

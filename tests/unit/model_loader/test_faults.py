@@ -1,14 +1,11 @@
 """With any fault of a store, the load gives the right model, or none and the cause."""
 
-import base64
 import contextlib
-import hashlib
 import json
 import os
 import subprocess
 import sys
 import threading
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +15,7 @@ import pytest
 
 from model_loader import loader
 from model_loader.http import transport
-from support.loader_faults import FAULTS
+from support.loader_faults import FAULTS, damaged_store
 from support.loader_harness import Loader, Reply, Request, WebServer, contents, listing
 from support.loader_signing import Key
 from support.paths import ROOT
@@ -43,34 +40,10 @@ def test_a_fault_gives_the_right_model_or_its_cause(
     if fault.lasting == "Stalled":
         monkeypatch.setattr(transport, "READ_SECONDS", 0.2)
     weights = os.urandom(SIZE)
-    web.files["/models/m/model.bin"] = weights
-    value = base64.b64encode(hashlib.sha1(weights).digest()).decode()
-    load.credentials(AWS_ACCESS_KEY_ID="k", AWS_SECRET_ACCESS_KEY="s", AWS_ENDPOINT_URL=web.url)
-    damaged, seen = Counter[str](), Counter[str]()
-    lock = threading.Lock()
-
-    def misbehave(request: Request, number: int) -> Reply | None:
-        seen["a model too early"] += (load.volume / "model").exists()
-        if "list-type" in request.path:
-            etag = f"<ETag>{web.etag(weights)}</ETag><Size>".encode()
-            return Reply(body=listing("m/model.bin", size=SIZE).replace(b"<Size>", etag))
-
-        def honest(request: Request) -> Reply:
-            reply = web.answer(request)
-            reply.headers |= {"x-amz-checksum-sha1": value}
-            return reply
-
-        if request.method == "HEAD":
-            return honest(request)
-        with lock:
-            damages = lasting or not damaged[name]
-            damaged[name] += damages
-        return fault.answer(request, honest) if damages else honest(request)
-
-    web.fault = misbehave
+    seen = damaged_store(load, web, weights, name, lasting=lasting)
     run = load("s3://models/m", options=(f"--patience={1 if lasting else 30}", *WAYS[way]))
 
-    assert damaged[name] >= 1
+    assert seen[name] >= 1
     assert seen["a model too early"] == 0
     assert run.code == "Loaded" or run.message["hint"]
     if (lasting and fault.lasting != "Loaded") or name == "gone":  # retries do not help

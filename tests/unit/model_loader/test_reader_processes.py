@@ -1,6 +1,5 @@
 """Over TLS, several processes read a large model. What the loader does is the same."""
 
-import base64
 import contextlib
 import hashlib
 import json
@@ -20,7 +19,7 @@ import trustme
 
 from model_loader.download import concurrency, cores
 from model_loader.download.file_state import PART_BYTES
-from support.loader_faults import FAULTS
+from support.loader_faults import FAULTS, damaged_store
 from support.loader_harness import Loader, Reply, Request, WebServer, contents, listing, manifest_digest
 from support.paths import ROOT
 
@@ -176,30 +175,7 @@ def test_a_fault_gives_the_right_model_or_its_cause(load: Loader, secured: WebSe
     """An object store with checksums and damaged responses: the first one, or all."""
     fault = FAULTS[name]
     weights = os.urandom(SIZE)
-    secured.files["/models/m/model.bin"] = weights
-    value = base64.b64encode(hashlib.sha1(weights).digest()).decode()
-    load.credentials(AWS_ACCESS_KEY_ID="k", AWS_SECRET_ACCESS_KEY="s", AWS_ENDPOINT_URL=secured.url)
-    damaged = Counter[str]()
-    lock = threading.Lock()
-
-    def misbehave(request: Request, number: int) -> Reply | None:
-        if "list-type" in request.path:
-            etag = f"<ETag>{secured.etag(weights)}</ETag><Size>".encode()
-            return Reply(body=listing("m/model.bin", size=SIZE).replace(b"<Size>", etag))
-
-        def honest(request: Request) -> Reply:
-            reply = secured.answer(request)
-            reply.headers |= {"x-amz-checksum-sha1": value}
-            return reply
-
-        if request.method == "HEAD":
-            return honest(request)
-        with lock:
-            damages = lasting or not damaged[name]
-            damaged[name] += damages
-        return fault.answer(request, honest) if damages else honest(request)
-
-    secured.fault = misbehave
+    seen = damaged_store(load, secured, weights, name, lasting=lasting)
     stalls = fault.lasting == "Stalled"
     # Long enough for a handshake on a busy machine.
     patience = 30 if not lasting else 5 if stalls else 1
@@ -207,7 +183,8 @@ def test_a_fault_gives_the_right_model_or_its_cause(load: Loader, secured: WebSe
     run = start(load, "s3://models/m", options=(f"--patience={patience}",), changes=changes)
 
     code = run.code()
-    assert damaged[name] >= 1
+    assert seen[name] >= 1
+    assert seen["a model too early"] == 0
     if (lasting and fault.lasting != "Loaded") or name == "gone":  # retries do not help
         assert (code, run.files()) == (fault.lasting, {}), load.message()
     else:
