@@ -126,6 +126,7 @@ ISTIO: Final = Module(
 """For clusters with Istio only."""
 
 TOOLS: Final = (
+    Module("actionlint", ("github.com/rhysd/actionlint/cmd/actionlint",)),
     Module("helm", ("helm.sh/helm/v4/cmd/helm",)),
     Module("krew", ("sigs.k8s.io/krew/cmd/krew",)),
     Module("kustomize", ("sigs.k8s.io/kustomize/kustomize/v5",)),
