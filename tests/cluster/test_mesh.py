@@ -321,3 +321,7 @@ def test_the_doctor_finds_the_traps_of_a_strict_mesh_and_its_fixes_are_taken(tea
             "config-autoscaler": "target-burst-capacity",
         }.items():
             knative.kubectl("patch", "configmap", name, "--type=merge", "-p", json.dumps({"data": {key: None}}))
+        readers = ("deployment/activator", "deployment/autoscaler")  # they read config-network when they start
+        knative.kubectl("rollout", "restart", *readers)
+        for reader in readers:
+            knative.kubectl("rollout", "status", reader, "--timeout=2m")

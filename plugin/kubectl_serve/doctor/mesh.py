@@ -20,6 +20,9 @@ _BURST = "target-burst-capacity"
 _COMPATIBILITY = "mesh-compatibility-mode"
 _PROXY = "istio-proxy"
 _RESTART = f"kubectl rollout restart deployment -n {KNATIVE}"
+_RESTART_READERS = f"kubectl rollout restart deployment/activator deployment/autoscaler -n {KNATIVE}"
+"""These two read the setting, when they start. Knative's webhook stays: for minutes after a restart, the API server can
+still call the old pod, which no longer reads settings."""
 _OUTSIDE = frozenset(f"{name}.ingress.networking.knative.dev" for name in ("contour", "kourier", "traefik"))
 """Ingress classes that use plain text. A sidecar does not help: it has no Service for a model's host."""
 _ISTIO_CLASS = "istio.ingress.networking.knative.dev"
@@ -221,7 +224,7 @@ def _compatibility(evidence: Evidence) -> CheckResult:
             f"{_COMPATIBILITY} is {mode}: Knative connects to pods by address, without mTLS. With STRICT, pods reject "
             f"its requests; with {AUTH}, they reject the autoscaler's, and models never scale to zero.",
             # Knative Serving 1.23, cmd/activator and cmd/autoscaler: they read it only when they start.
-            f"{patch('config-network', {_COMPATIBILITY: 'enabled'})} && {_RESTART}",
+            f"{patch('config-network', {_COMPATIBILITY: 'enabled'})} && {_RESTART_READERS}",
         )
     return ok(check, f"{_COMPATIBILITY} is enabled.")
 

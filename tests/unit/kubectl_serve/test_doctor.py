@@ -512,7 +512,7 @@ def obey(cluster: Cluster, command: str) -> None:
                 cluster.one("Namespace", name)["metadata"]["labels"][key] = value
             case ["kubectl", "scale", target, "-n", namespace, replicas]:
                 named(cluster, target, namespace)["spec"]["replicas"] = int(replicas.partition("=")[2])
-            case ["kubectl", "rollout", "restart", _, "-n", "knative-serving"]:
+            case ["kubectl", "rollout", "restart", *_, "-n", "knative-serving"]:
                 restore(cluster, [each for each in knative() if each["kind"] in ("Deployment", "Pod")])
             case ["kubectl", "rollout", "restart", "deployment/kubectl-serve", "-n", "kubectl-serve"]:
                 cluster.broken = None  # a new pod renews what is not good any more, and writes the bundle
