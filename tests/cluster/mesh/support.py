@@ -59,13 +59,6 @@ def into_the_mesh(namespace: Namespace) -> None:
     rolled_out(namespace)
 
 
-def knative_setting(config_map: str, key: str, value: str | None) -> bool:
-    """Change a setting of Knative, and return whether its webhook accepted the change."""
-    patch = json.dumps({"data": {key: value}})
-    command = ("kubectl", "patch", "configmap", config_map, "--type=merge", "-p", patch)
-    return KNATIVE.run(*command, check=False).returncode == 0
-
-
 def rolled_out(namespace: Namespace) -> None:
     for each in namespace.list("deployment"):
         namespace.kubectl("rollout", "status", f"deployment/{each['metadata']['name']}", "--timeout=4m")
@@ -84,22 +77,6 @@ def mesh_config(**changes: Any) -> Iterator[None]:
 
 def _write_mesh_config(text: str) -> None:
     _write("istio", "mesh", text)
-
-
-@contextmanager
-def injector_values(path: tuple[str, ...], value: object) -> Iterator[None]:
-    """Another value of the injector while the block runs, for pods that start in it."""
-    before = ISTIO.get("configmap", "istio-sidecar-injector")["data"]["values"]
-    document = json.loads(before)
-    node = document
-    for step in path[:-1]:
-        node = node.setdefault(step, {})
-    node[path[-1]] = value
-    _write("istio-sidecar-injector", "values", json.dumps(document))
-    try:
-        yield
-    finally:
-        _write("istio-sidecar-injector", "values", before)
 
 
 def _write(config_map: str, key: str, text: str) -> None:
