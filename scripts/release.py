@@ -18,6 +18,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterable
@@ -92,8 +93,7 @@ def packages(out: Path, time: int) -> None:
 
 def command(out: Path, time: int) -> None:
     """The command with its own Python, as an archive of a folder: a file that unpacks itself starts later."""
-    if platform.system() == "Linux":  # PyInstaller reads libraries with the one, and makes them smaller with the other
-        asyncio.run(prerequisites.need({"objdump": "binutils", "strip": "binutils"}, Progress(sys.stderr)))
+    asyncio.run(prerequisites.need(needed_packages(), Progress(sys.stderr)))
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         (work / "entry.py").write_text(ENTRY)
@@ -121,6 +121,17 @@ def command(out: Path, time: int) -> None:
         (made / COMPLETION).chmod(0o755)
         shutil.copy(ROOT / "LICENSE", made / "LICENSE")
         write_archive(out / f"{archive_name()}.tar.gz", made, time)
+
+
+def needed_packages() -> dict[str, str]:
+    """What PyInstaller needs beside its own distribution: by command or file, the package of Debian."""
+    if platform.system() != "Linux":
+        return {}
+    packages = {"objdump": "binutils", "strip": "binutils"}  # it reads libraries, and makes them smaller
+    if sys.base_prefix == "/usr":  # Debian's Python comes without its library
+        library = f"/usr/lib/{sysconfig.get_config_var('MULTIARCH')}/{sysconfig.get_config_var('INSTSONAME')}"
+        packages[library] = f"libpython{sys.version_info.major}.{sys.version_info.minor}"
+    return packages
 
 
 def foreign_modules() -> list[str]:
