@@ -1,6 +1,5 @@
 """Probes that decide how soon a pod is seen as ready."""
 
-import json
 from typing import Any
 
 import pytest
@@ -9,7 +8,7 @@ from kubectl_serve.install.manifests import default_context
 from serve_core.admission.decide import Verdict, judge
 from serve_core.base.constants import PREFIX
 from serve_core.base.json import JsonObject
-from serve_core.knative.queue_proxy import probe_patch
+from serve_core.knative.queue_proxy import startup_probe_patch
 
 READINESS = {"httpGet": {"path": "/ready", "port": 9}, "timeoutSeconds": 5}
 LIVENESS = {"tcpSocket": {"port": 9}}
@@ -73,43 +72,27 @@ def test_a_knative_service_gets_none_so_that_the_activator_asks_queue_proxy_itse
     assert "startupProbe" not in found.service["spec"]["template"]["spec"]["containers"][0]
 
 
-QUEUE = {"httpGet": {"path": "/", "port": 8012, "httpHeaders": [{"name": "K-Network-Probe", "value": "queue"}]}}
-"""The readiness probe of queue-proxy, as Knative writes it."""
-REPEATED = {"httpGet": {"path": "/ready", "port": 9}, "successThreshold": 1}
-"""The readiness probe of a model server, without a period."""
+def knative_pod(**queue: Any) -> JsonObject:
+    """A pod of a revision, with these fields in queue-proxy."""
+    return {"spec": {"containers": [{"name": "server"}, {"name": "queue-proxy", **queue}]}}
 
 
-def knative_pod(server: Any = REPEATED, **queue: Any) -> JsonObject:
-    """A pod of a revision: the probe of its server, and more fields of queue-proxy."""
-    env = [{"name": "SERVING_PORT", "value": "8012"}, {"name": "SERVING_READINESS_PROBE", "value": json.dumps(server)}]
-    return {"spec": {"containers": [{"name": "server"}, {"name": "queue-proxy", "env": env, **queue}]}}
-
-
-@pytest.mark.parametrize("port", [8012, 8013])
-def test_the_kubelet_waits_as_long_as_queue_proxy_repeats_the_probe(port: int) -> None:
-    probe = {"httpGet": {**QUEUE["httpGet"], "port": port}, "periodSeconds": 10, "timeoutSeconds": 1}
-    assert probe_patch(knative_pod(readinessProbe=probe)) == [
-        {"op": "add", "path": "/spec/containers/1/readinessProbe/timeoutSeconds", "value": 10}
-    ]
-
-
-ELSEWHERE: dict[str, tuple[Any, JsonObject]] = {
-    "a period": ({**REPEATED, "periodSeconds": 5}, QUEUE),
-    "several containers": ([REPEATED, REPEATED], QUEUE),
-    "no probe that can be read": ("{", QUEUE),
-    "rewritten by Istio": (REPEATED, {"httpGet": {"path": "/app-health/queue-proxy/readyz", "port": 15020}}),
-    "gRPC": (REPEATED, {"grpc": {"port": 8013, "service": ""}}),
-}
-
-
-@pytest.mark.parametrize("what", ELSEWHERE)
-def test_elsewhere_queue_proxy_is_asked_each_second_until_it_is_ready_once(what: str) -> None:
-    server, handler = ELSEWHERE[what]
-    (operation,) = probe_patch(knative_pod(server, readinessProbe={**handler, "periodSeconds": 10}))
+@pytest.mark.parametrize(
+    "handler",
+    [
+        {"httpGet": {"path": "/", "port": 8012, "httpHeaders": [{"name": "K-Network-Probe", "value": "queue"}]}},
+        {"httpGet": {"path": "/app-health/queue-proxy/readyz", "port": 15020}},
+        {"grpc": {"port": 8013, "service": ""}},
+    ],
+    ids=["as Knative writes it", "as Istio rewrites it", "gRPC"],
+)
+def test_queue_proxy_is_asked_each_second_until_it_is_ready_once(handler: JsonObject) -> None:
+    (operation,) = startup_probe_patch(knative_pod(readinessProbe={**handler, "periodSeconds": 10}))
     assert (operation["op"], operation["path"]) == ("add", "/spec/containers/1/startupProbe")
     startup = operation["value"]
     assert {key: startup[key] for key in handler} == handler
     assert startup["periodSeconds"] == 1
+    assert startup["timeoutSeconds"] == 10, "queue-proxy repeats the server's probe for up to 10 s"
     assert startup["failureThreshold"] >= 86400, "a slow start never restarts the server"
 
 
@@ -119,7 +102,7 @@ def test_elsewhere_queue_proxy_is_asked_each_second_until_it_is_ready_once(what:
         knative_pod(),
         knative_pod(readinessProbe={"periodSeconds": 1}),
         knative_pod(readinessProbe={"exec": {"command": ["true"]}}),
-        knative_pod(readinessProbe=QUEUE, startupProbe=QUEUE),
+        knative_pod(readinessProbe=READINESS, startupProbe=READINESS),
         {"spec": {"containers": [{"name": "server", "readinessProbe": READINESS}]}},
         {"spec": {"containers": [7, None]}},
         {},
@@ -127,7 +110,7 @@ def test_elsewhere_queue_proxy_is_asked_each_second_until_it_is_ready_once(what:
     ids=["no probe", "no handler", "a command", "its own", "no queue-proxy", "no containers", "no pod"],
 )
 def test_other_pods_stay_as_they_are(pod: JsonObject) -> None:
-    assert probe_patch(pod) == []
+    assert startup_probe_patch(pod) == []
 
 
 @pytest.mark.parametrize("mode", ["knative", "deployment"])

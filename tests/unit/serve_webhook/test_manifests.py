@@ -47,7 +47,7 @@ def test_every_subresource_by_which_a_model_changes_is_named() -> None:
     assert {webhook["matchPolicy"] for webhook in WEBHOOKS.values()} == {"Equivalent"}, "another version is no way out"
 
 
-def test_pods_of_knative_with_a_probe_are_changed_and_never_depend_on_it() -> None:
+def test_pods_of_knative_without_a_startup_probe_get_one_and_never_depend_on_it() -> None:
     assert judged("pods") == {"pods"}
     assert [rule["operations"] for rule in WEBHOOKS["pods"]["rules"]] == [["CREATE"]]
     assert WEBHOOKS["pods"]["failurePolicy"] == "Ignore"

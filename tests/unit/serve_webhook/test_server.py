@@ -196,7 +196,7 @@ async def test_scaling_is_answered_from_what_is_watched(running: Running) -> Non
     assert response["status"]["reason"] == "Forbidden"
 
 
-async def test_the_probe_in_a_pod_of_knative_changes_and_no_pod_is_refused(running: Running) -> None:
+async def test_pods_of_knative_get_a_startup_probe_and_are_never_refused(running: Running) -> None:
     queue = {"name": "queue-proxy", "readinessProbe": {"httpGet": {"path": "/", "port": 8012}}}
     pod = body(object={"metadata": {"name": "iris"}, "spec": {"containers": [queue]}})
     response = json.loads((await running.post("/pods", pod))[1])["response"]

@@ -166,8 +166,8 @@ def scale(request: AdmissionRequest, deployment: JsonObject | None) -> Admission
 
 
 def pod(request: AdmissionRequest) -> AdmissionResponse:
-    """Change the probe of queue-proxy. Never refuses a pod."""
-    return AdmissionResponse(patch=tuple(queue_proxy.probe_patch(request.new or {})))
+    """Give queue-proxy a startup probe. Never refuses a pod."""
+    return AdmissionResponse(patch=tuple(queue_proxy.startup_probe_patch(request.new or {})))
 
 
 def is_parked(deployment: JsonObject) -> bool:
