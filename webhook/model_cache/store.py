@@ -54,7 +54,7 @@ _SLOW_SECONDS, _SLOW_RATE = 120.0, 1 << 20
 _SLACK = 1 << 20
 """Bytes that a download can take more than its store said: the file system's blocks, and the journal."""
 _END_SECONDS = 30.0
-"""Until a process that is told to end has ended."""
+"""Until a process has ended after its signal."""
 
 
 class Tree(NamedTuple):

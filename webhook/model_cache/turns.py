@@ -110,7 +110,7 @@ class Turns:
         """Grant free slots; end turns of other namespaces for the namespaces that still wait."""
         while self._waiting and len(self._running) < self._slots:
             self._grant(self._take(self._in_order()[0]))
-        # Each turn that was told to end is for one of the namespaces that wait.
+        # Each turn that had to end is for one of the namespaces that wait.
         ending = sum(turn.ended for turn in self._running)
         for namespace in self._in_order()[ending:]:
             self._make_way(namespace)

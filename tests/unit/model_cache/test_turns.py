@@ -12,7 +12,7 @@ from .conftest import eventually
 
 
 class Users:
-    """Uses of slots: each ends when it is told to, or at the end of the test."""
+    """Uses of slots: each ends when its end is set, or at the end of the test."""
 
     def __init__(self, turns: Turns) -> None:
         self.turns = turns
