@@ -250,7 +250,7 @@ def test_resources_and_what_the_platform_adds_change_nothing() -> None:
 def test_the_store_of_a_policy_and_a_digest_are_in_the_volume() -> None:
     stores = read_stores([{"place": "s3://models", "endpoint": "https://s3.example.com"}])
     context = replace(FACTS, stores=stores)
-    volume = prefetch.volume_of(made(completed(context=context, digest=DIGEST), context))
+    (volume,) = made(completed(context=context, digest=DIGEST), context)["spec"]["template"]["spec"]["volumes"]
     assert volume is not None
     assert "https://s3.example.com" in str(volume)
     assert DIGEST in str(volume)

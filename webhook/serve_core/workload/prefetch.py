@@ -11,7 +11,7 @@ from typing import Any
 from serve_core.api.annotation_values import Nodes
 from serve_core.base import overlay
 from serve_core.base.constants import DEPLOYMENT_LABEL, MODEL_MOUNT, MODEL_VOLUME, PREFETCH_LABEL
-from serve_core.base.json import JsonObject, objects_in, value_at
+from serve_core.base.json import JsonObject, value_at
 from serve_core.base.workload import Workload
 from serve_core.context.cluster import LoaderConfig
 from serve_core.workload import cache_volume, loader_container, model_image
@@ -132,9 +132,3 @@ def is_prefetch(manifest: JsonObject) -> bool:
 def is_of_others(manifest: JsonObject) -> bool:
     """Whether an object is a StatefulSet or DaemonSet that does not load a model in advance."""
     return manifest["kind"] in _KINDS and not is_prefetch(manifest)
-
-
-def volume_of(manifest: JsonObject) -> JsonObject | None:
-    """The model's volume of an object that makes such pods."""
-    pod = Workload(manifest).pod
-    return next((each for each in objects_in(pod.get("volumes")) if each.get("name") == MODEL_VOLUME), None)
